@@ -1,0 +1,1 @@
+"""The study: arms, searches, verdicts. Knows Ray, Optuna and MLflow; never imports torch."""

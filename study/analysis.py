@@ -1,0 +1,181 @@
+"""What each arm showed: its chosen hyperparameters, accuracies, cost, and what to be wary of."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from study.records import Result, Stage, Status, Value
+from study.spec import Span, Spec
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Mean and standard deviation of n numbers; of a single one the deviation is NaN."""
+
+    mean: float
+    deviation: float
+    n: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return self.deviation / math.sqrt(self.n)
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm over both stages. None where nothing was measured yet.
+
+    chosen: hyperparameters of its confirm trials, {} where there is nothing to tune. validation:
+    search trials with exactly these. diverged, failed: trials per stage. gradient_evaluations: a
+    whole training run, mean over the finished confirm trials. seconds_per_epoch: median over the
+    confirm stage. perturbed_share: of the parameters, in percent. at_edge: why a chosen value may
+    not be the best one.
+    """
+
+    arm: str
+    chosen: Mapping[str, Value] | None
+    validation: Sample | None
+    test: Sample | None
+    diverged: Mapping[Stage, int]
+    failed: Mapping[Stage, int]
+    gradient_evaluations: float | None
+    seconds_per_epoch: float | None
+    perturbed_share: float | None
+    at_edge: tuple[str, ...]
+
+
+def sample(values: Iterable[float]) -> Sample | None:
+    """The sample of the finite ones among `values`, None if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return None
+    deviation = statistics.stdev(finite) if len(finite) > 1 else math.nan
+    return Sample(statistics.mean(finite), deviation, len(finite))
+
+
+def of_arm(results: Iterable[Result], arm: str, stage: Stage) -> list[Result]:
+    """The results of one arm and stage by index."""
+    chosen = [r for r in results if r.trial.arm == arm and r.trial.stage == stage]
+    return sorted(chosen, key=lambda result: result.trial.index)
+
+
+def score(result: Result, name: str) -> float:
+    """A score of the trial, NaN where it has none."""
+    return result.end.scores.get(name, math.nan)
+
+
+def metric(result: Result, name: str) -> list[float]:
+    """The finite values of an epoch metric, in order."""
+    values = (epoch.metrics.get(name, math.nan) for epoch in result.epochs)
+    return [value for value in values if math.isfinite(value)]
+
+
+def gradient_evaluations(result: Result) -> float:
+    """Gradient evaluations of the whole trial."""
+    return math.fsum(metric(result, "gradient_evaluations"))
+
+
+def summarize(spec: Spec, results: Sequence[Result]) -> tuple[ArmSummary, ...]:
+    """The summary of every arm, in the order of the spec."""
+    return tuple(
+        _summary(spec, arm, of_arm(results, arm, "search"), of_arm(results, arm, "confirm"))
+        for arm in spec.arms
+    )
+
+
+def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) -> ArmSummary:
+    untuned: dict[str, Value] | None = None if spec.arms[arm].search else {}
+    chosen = dict(confirm[0].trial.hyperparameters) if confirm else untuned
+    same = [r for r in search if dict(r.trial.hyperparameters) == chosen]
+    finished = [r for r in confirm if r.end.status == "finished"]
+    seconds = [s for r in confirm for s in metric(r, "seconds_per_epoch")]
+    totals = sample(map(gradient_evaluations, finished))
+    shares = (s for r in (*confirm, *search) for s in metric(r, "perturbed_share"))
+    return ArmSummary(
+        arm=arm,
+        chosen=chosen,
+        validation=sample(score(r, "validation_accuracy") for r in same),
+        test=sample(score(r, "test_accuracy") for r in confirm),
+        diverged=_count("diverged", search, confirm),
+        failed=_count("failed", search, confirm),
+        gradient_evaluations=totals.mean if totals else None,
+        seconds_per_epoch=statistics.median(seconds) if seconds else None,
+        perturbed_share=next(shares, None),
+        at_edge=tuple(
+            text
+            for key, value in (chosen or {}).items()
+            if (span := spec.arms[arm].search.get(key)) is not None
+            and (text := _edge(key, value, span, search))
+        ),
+    )
+
+
+def _count(status: Status, search: list[Result], confirm: list[Result]) -> dict[Stage, int]:
+    return {
+        "search": sum(r.end.status == status for r in search),
+        "confirm": sum(r.end.status == status for r in confirm),
+    }
+
+
+def unit(span: Span, value: float) -> float:
+    """Where `value` lies in a range, from 0 at its low end to 1 at its high end."""
+    if span.low is None or span.high is None:
+        raise ValueError("choices have no position in a range")
+    if span.log:
+        return math.log(value / span.low) / math.log(span.high / span.low)
+    return (value - span.low) / (span.high - span.low)
+
+
+def _edge(key: str, value: Value, span: Span, search: list[Result]) -> str | None:
+    """Why a better value may lie beyond the chosen one: none tried beyond it, or the range's end.
+
+    Of fewer than three tried values one of the outer ones is always the best: that tells nothing.
+    """
+    tried = {r.trial.hyperparameters.get(key) for r in search}
+    numbers = [v for v in tried if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    if isinstance(value, (bool, str)) or len(numbers) < 3:
+        return None
+    if span.choices is None:
+        position, rim = unit(span, value), 1 / (2 * len(search))
+        where = f"range {span.low:g} to {span.high:g}"
+    else:
+        position, rim = 0.5, 0.0
+        where = f"{len(numbers)} choices"
+    if value == min(numbers) or position <= rim:
+        end, beyond = "low", "lower"
+    elif value == max(numbers) or position >= 1 - rim:
+        end, beyond = "high", "higher"
+    else:
+        return None
+    return (
+        f"the chosen {key} {value:.4g} lies at the {end} edge of what was tried ({where}); "
+        f"{beyond} values might do better"
+    )
+
+
+def warnings(spec: Spec, arms: Sequence[ArmSummary]) -> list[str]:
+    """What a reader of the result should be wary of, one plain sentence each."""
+    texts = [f"{arm.arm}: {text}." for arm in arms for text in arm.at_edge]
+    texts += [
+        f"{name}: the suggested range of {key} is borrowed from the subset norm."
+        for name, arm in spec.arms.items()
+        for key, span in arm.search.items()
+        if span.borrowed
+    ]
+    stages: tuple[Stage, ...] = ("search", "confirm")
+    for arm in arms:
+        for stage in stages:
+            if n := arm.diverged[stage]:
+                counts = ", counted with chance accuracy" if stage == "confirm" else ""
+                texts.append(f"{arm.arm}: {_trials(n, stage)} diverged{counts}.")
+            if n := arm.failed[stage]:
+                texts.append(f"{arm.arm}: {_trials(n, stage)} failed.")
+    return texts
+
+
+def _trials(n: int, stage: Stage) -> str:
+    return f"{n} {stage} trial{'s' if n > 1 else ''}"

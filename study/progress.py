@@ -1,0 +1,209 @@
+"""What a study shows while it runs: one live display, or lines where output is no terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import mean
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, ConsoleRenderable, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from study.records import End, Epoch, Result, Trial, Value
+from study.spec import Spec
+from trainables import catalog
+
+_HEARTBEAT = 60.0
+"""Seconds between two lines that say how far a study is, where output is no terminal."""
+
+
+@dataclass(frozen=True)
+class _Best:
+    accuracy: float
+    point: Mapping[str, Value]
+
+
+class Progress:
+    """Listens to trials and shows them. As a context manager; told by the thread that runs Tune.
+
+    at_once: trials side by side, for the estimate of the time left.
+    """
+
+    def __init__(self, spec: Spec, console: Console, at_once: int) -> None:
+        self._spec = spec
+        self._console = console
+        self._at_once = at_once
+        self._stage = "starting"
+        self._planned = {
+            name: {"search": arm.trials, "confirm": spec.confirm.seeds}
+            for name, arm in spec.arms.items()
+        }
+        self._done = {name: {"search": 0, "confirm": 0} for name in spec.arms}
+        self._seconds: dict[str, list[float]] = {name: [] for name in spec.arms}
+        self._best: dict[str, _Best] = {}
+        self._running: dict[str, tuple[Trial, float, Epoch | None]] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
+        self._beat = threading.Thread(target=self._heartbeat, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._beat.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def stage(self, stage: str, results: Iterable[Result]) -> None:
+        """A stage begins. results: all that ended so far, by this execution or an earlier one."""
+        with self._lock:
+            self._stage = stage
+            self._running.clear()
+            self._done = {name: {"search": 0, "confirm": 0} for name in self._spec.arms}
+            self._seconds = {name: [] for name in self._spec.arms}
+            for result in results:
+                self._count(result.trial, result.end, result.end.time - result.started)
+        if not self._console.is_terminal:
+            self._print(f"{self._stage} stage: {self._summary()}")
+
+    def start(self, trial: Trial, at: float) -> None:
+        """A trial starts, or starts again."""
+        with self._lock:
+            self._running[trial.name] = (trial, at, None)
+
+    def epoch(self, epoch: Epoch) -> None:
+        """A trial reported an epoch."""
+        with self._lock:
+            trial, started, _ = self._running[epoch.trial]
+            self._running[epoch.trial] = (trial, started, epoch)
+
+    def end(self, end: End) -> None:
+        """A trial ended."""
+        with self._lock:
+            trial, started, _ = self._running.pop(end.trial)
+            self._count(trial, end, end.time - started)
+            line = f"[{self._totals()}] {_told(trial, end)}  {end.time - started:.1f} s"
+        if not self._console.is_terminal:
+            self._print(line)
+
+    def note(self, text: str) -> None:
+        """Something that a reader of the result should know."""
+        self._print(text)
+
+    def _count(self, trial: Trial, end: End, seconds: float) -> None:
+        self._done[trial.arm][trial.stage] += 1
+        if end.status == "failed":
+            return
+        if end.status == "finished":
+            self._seconds[trial.arm].append(seconds)
+        accuracy = end.scores["validation_accuracy"]
+        best = self._best.get(trial.arm)
+        if trial.stage == "search" and (best is None or accuracy > best.accuracy):
+            self._best[trial.arm] = _Best(accuracy, trial.hyperparameters)
+
+    def _totals(self) -> str:
+        done = sum(sum(stage.values()) for stage in self._done.values())
+        planned = sum(sum(stage.values()) for stage in self._planned.values())
+        return f"{done}/{planned}"
+
+    def _summary(self) -> str:
+        left = self._time_left()
+        time_left = f", about {_minutes(left)} left" if left is not None else ""
+        return f"{self._totals()} trials done, {len(self._running)} running{time_left}"
+
+    def _time_left(self) -> float | None:
+        """Seconds, from the trials that finished; None before the first one did."""
+        costs = {name: catalog.VARIANTS[arm.variant].cost for name, arm in self._spec.arms.items()}
+        known = {name: mean(seconds) for name, seconds in self._seconds.items() if seconds}
+        if not known:
+            return None
+        per_cost = mean(seconds / costs[name] for name, seconds in known.items())
+        left = 0.0
+        for name in self._spec.arms:
+            trials = sum(self._planned[name].values()) - sum(self._done[name].values())
+            left += trials * known.get(name, per_cost * costs[name])
+        for trial, _, epoch in self._running.values():
+            share = (epoch.epoch if epoch else 0) / self._spec.workload.epochs
+            left -= share * known.get(trial.arm, per_cost * costs[trial.arm])
+        return left / self._at_once
+
+    def _render(self) -> ConsoleRenderable:
+        with self._lock:
+            head = Text.assemble(
+                (self._spec.study, "bold"), f"  {self._stage} stage  ", self._summary()
+            )
+            arms = Table(box=None, pad_edge=False, header_style="dim")
+            for title in ("arm", "search", "confirm", "best so far", "with"):
+                numeric = title in ("search", "confirm", "best so far")
+                arms.add_column(title, justify="right" if numeric else "left")
+            for name, planned in self._planned.items():
+                done, best = self._done[name], self._best.get(name)
+                arms.add_row(
+                    name,
+                    *(f"{done[s]}/{planned[s]}" for s in ("search", "confirm")),
+                    f"{best.accuracy:.2f} %" if best else "",
+                    _point(best.point) if best else "",
+                )
+            rows = [self._running_line(*running) for running in self._running.values()]
+            return Group(head, arms, *rows)
+
+    def _running_line(self, trial: Trial, started: float, epoch: Epoch | None) -> Text:
+        short = trial.name.removeprefix(f"{trial.study}/")
+        if epoch is None:
+            return Text(f"  {short}  starting", style="dim")
+        done = f"epoch {epoch.epoch}/{self._spec.workload.epochs}"
+        validation = f"validation {epoch.metrics['validation_accuracy']:.2f} %"
+        return Text(f"  {short}  {done}  {validation}", style="dim")
+
+    def _heartbeat(self) -> None:
+        while not self._over.wait(_HEARTBEAT):
+            with self._lock:
+                line = f"{self._stage} stage: {self._summary()}"
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True)
+
+
+def _told(trial: Trial, end: End) -> str:
+    parts = [trial.name.removeprefix(f"{trial.study}/"), _point(trial.hyperparameters)]
+    if end.status == "finished":
+        parts += [
+            f"{_TITLES[key]} {value:.2f} %" for key, value in end.scores.items() if key in _TITLES
+        ]
+    else:
+        parts.append(end.reason if end.status == "diverged" else f"failed: {end.reason}")
+    return "  ".join(part for part in parts if part)
+
+
+_TITLES = {"validation_accuracy": "validation", "test_accuracy": "test"}
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in point.items()
+    )
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,43 @@
+"""What produced a result: versions and commit."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = ("sam-study", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a number."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """The git commit of this code, with '+changes' where files differ; '' outside a checkout."""
+    here = Path(__file__).resolve().parent
+    if not _git(here, "ls-files", "--", "provenance.py"):
+        return ""
+    changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
+    return _git(here, "rev-parse", "HEAD") + ("+changes" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        return subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,66 @@
+"""Frozen records: what was planned, what a trial reported, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal["search", "confirm"]
+Status = Literal["finished", "diverged", "failed"]
+Value = float | int | bool | str
+"""A hyperparameter's value."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run: arm, hyperparameters and seed.
+
+    index: counts within arm and stage from 0. hyperparameters: what the search chose, by name.
+    """
+
+    study: str
+    arm: str
+    stage: Stage
+    index: int
+    seed: int
+    hyperparameters: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """STUDY/ARM/STAGE/INDEX: unique within a study, the tag `trial` in MLflow."""
+        return f"{self.study}/{self.arm}/{self.stage}/{self.index}"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial. epoch: from 1. metrics: by their MLflow names, NaN where diverged."""
+
+    trial: str
+    epoch: int
+    metrics: Mapping[str, float]
+    time: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a trial ended. scores: validation_accuracy and, in the confirm stage, test_accuracy and
+    test_loss; accuracies in percent; empty for failed. reason: empty for finished. epochs: done."""
+
+    trial: str
+    status: Status
+    reason: str
+    scores: Mapping[str, float]
+    epochs: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trial that ended, with the epochs it reported (each once, in order)."""
+
+    trial: Trial
+    end: End
+    epochs: tuple[Epoch, ...] = ()
+    started: float = 0.0

@@ -1,0 +1,185 @@
+"""Writes the report of a study from its journal alone: python -m study.report NAME [--out studies].
+
+The folder gets report.html (one file, no network), verdict.json, trials.csv, timings.csv and
+plots/*.svg. Works at any time; what is missing is shown as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study import analysis, plots, tables
+from study.home import Home, plain_yaml
+from study.journal import Contents, Line
+from study.spec import NAME, Spec
+from study.verdict import Verdict, decide, plan_hash
+from study.yamlfile import SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_CAPTIONS = {
+    "differences": (
+        "Difference of every pair of runs that share a seed (small), their mean (diamond) and its "
+        "interval, corrected for the number of comparisons. The band is the margin: differences "
+        "inside it would not matter. Crosses: a run of the pair diverged."
+    ),
+    "rho": (
+        "Search stage: validation accuracy over rho. Rings: the chosen value. Crosses at the "
+        "bottom: diverged. Dashed: an arm without rho, mean and standard deviation. Bars: the "
+        "range that each arm searched."
+    ),
+    "curves": (
+        "Confirm stage: mean over seeds, with a band of one standard deviation, of the chosen "
+        "configurations."
+    ),
+}
+
+
+def write(folder: Path, spec: Spec, contents: Contents) -> Verdict:
+    """Writes the report into `folder`, each file replaced in one step, and returns its verdict."""
+    results = contents.results
+    verdict = decide(spec, results)
+    drawn = plots.draw(spec, verdict, results)
+    files = {
+        "verdict.json": json.dumps(verdict.plain(), sort_keys=True, indent=2, allow_nan=False),
+        "trials.csv": tables.as_csv(tables.trials_rows(spec, results)),
+        "timings.csv": tables.as_csv(tables.timings_rows(spec, results)),
+        **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
+        "report.html": _html(spec, contents, verdict, drawn),
+    }
+    for name, text in files.items():
+        _replace(folder / name, text if text.endswith("\n") else text + "\n")
+    return verdict
+
+
+def print_result(console: Console, spec: Spec, contents: Contents, verdict: Verdict) -> None:
+    """Prints the tables, what their marks mean, the warnings, and last the sentence."""
+    from rich.text import Text
+
+    for table in (tables.arms_table(spec, verdict), tables.comparisons_table(spec, verdict)):
+        console.print(tables.rich_table(table, console.width))
+        console.print()
+    for text in tables.explanations(verdict):
+        console.print(Text(text))
+    for text in warnings(spec, contents, verdict):
+        console.print(Text(f"warning: {text}", style="yellow"))
+    console.print(Text(verdict.sentence, style="bold"))
+
+
+def warnings(spec: Spec, contents: Contents, verdict: Verdict) -> list[str]:
+    """What a reader should be wary of."""
+    texts = analysis.warnings(spec, verdict.arms)
+    planned = contents.header.get("plan")
+    if planned is not None and planned != plan_hash(spec):
+        texts.insert(0, "The analysis is not the one planned before the first trial.")
+    return texts
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes the file beside its place, then moves it there: a reader sees the old or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        beside = Path(file.name)
+        try:
+            file.write(text)
+            file.close()
+            beside.chmod(0o644)
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def _html(spec: Spec, contents: Contents, verdict: Verdict, drawn: dict[str, str]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("study"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # matplotlib escapes the text in its SVG: this is markup of our own making.
+    figures = [(name, Markup(_themed(svg)), _CAPTIONS[name]) for name, svg in drawn.items()]  # noqa: S704
+    header = contents.header
+    ended = [end.time for end in contents.ends.values()]
+    return environment.get_template("report.html").render(
+        verdict=verdict,
+        colours=plots.colours(spec),
+        tables=[tables.arms_table(spec, verdict), tables.comparisons_table(spec, verdict)],
+        explanations=tables.explanations(verdict),
+        figures=figures,
+        trials=tables.trials_rows(spec, contents.results),
+        short=tables.value_text,
+        warnings=warnings(spec, contents, verdict),
+        notes=contents.notes,
+        spec=spec,
+        yaml=plain_yaml(spec.model_dump()),
+        facts=_facts(header, ended, verdict),
+    )
+
+
+def _facts(header: Line, ended: Sequence[float], verdict: Verdict) -> dict[str, Any]:
+    """Where the numbers come from: when, which code, which versions."""
+    versions = header.get("versions") or {}
+    facts = {
+        "started": tables.utc(header["time"]) if "time" in header else None,
+        "last trial ended": tables.utc(max(ended)) if ended else None,
+        "commit": header.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "spec hash": verdict.spec_hash,
+        "plan hash": verdict.plan_hash,
+        "data hash": (header.get("data") or {}).get("hash"),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _themed(svg: str) -> str:
+    """The SVG with colours that follow the page from light to dark."""
+    for name, colour in (
+        ("ink", plots.INK), ("muted", plots.MUTED), ("faint", plots.FAINT), ("paper", plots.PAPER),
+    ):  # fmt: skip
+        svg = svg.replace(f": {colour}", f": var(--{name})")
+    return svg
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns 0, 1 without a verdict from complete pairs, or 2 for wrong input."""
+    from rich.console import Console
+
+    parser = argparse.ArgumentParser(
+        prog="python -m study.report",
+        description="Rebuild the report of a study from its journal and print its tables.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the study")
+    parser.add_argument("--out", type=Path, default=Path("studies"), help="folder of the studies")
+    options = parser.parse_args(arguments)
+    home = Home(options.out, options.name)
+    try:
+        if not re.fullmatch(NAME, options.name):
+            raise SpecError(f"{options.name!r} is not the name of a study")
+        spec, contents = home.begun()
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return 2
+    verdict = write(home.folder, spec, contents)
+    console = Console(highlight=False, markup=False)
+    print_result(console, spec, contents, verdict)
+    console.print(f"report: {home.report}", soft_wrap=True)
+    return 0 if verdict.complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,325 @@
+"""From what a study's YAML file says to the spec that will run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from study import yamlfile
+from study.records import Value
+from study.space import grid_size, span_problem
+from study.spec import (
+    SEARCH_KEYS,
+    Arm,
+    Confirm,
+    Count,
+    Name,
+    Part,
+    Resources,
+    Seed,
+    Span,
+    Spec,
+    Tune,
+    Verdict,
+    Workload,
+    not_in,
+    one_of,
+)
+from study.yamlfile import Document, Place, SpecError
+from trainables import catalog
+
+P = TypeVar("P", bound=Part)
+
+
+class _ArmEntry(Part):
+    """An arm as the file says it; options of its variant stand beside these keys."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    extra_keys = True
+
+    variant: Annotated[str, one_of("variant", catalog.VARIANTS)]
+    perturb: Annotated[str, one_of("subset", catalog.SUBSETS)] | None = None
+    search: dict[str, Any] = Field(default={})
+    trials: Count | None = None
+    seed_offset: Seed = 0
+
+
+class _Cross(Part):
+    variant: Annotated[list[str], Field(min_length=1)]
+    perturb: Annotated[list[str], Field(min_length=1)]
+
+
+class _File(Part):
+    study: Name
+    question: str = ""
+    workload: Workload
+    arms: dict[Name, dict[str, Any]] = Field(default={})
+    cross: _Cross | None = None
+    search: dict[str, Any] = Field(default={})
+    tune: Tune
+    confirm: Confirm
+    verdict: Verdict
+    resources: Resources = Resources()
+
+
+def load(path: Path, assignments: Iterable[str] = ()) -> Spec:
+    """The resolved spec of the YAML file `path` with each of --set applied.
+
+    Raises SpecError, one line: file, line, what is wrong, what is allowed, the nearest valid word.
+    """
+    return resolve(yamlfile.override(yamlfile.read(path), assignments))
+
+
+def resolve(document: Document) -> Spec:
+    """The spec that a document means. Raises SpecError at the place that is wrong."""
+    return _Resolver(document).spec()
+
+
+class _Resolver:
+    """Checks what holds between keys, and fills in what the file leaves open."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.file = self.part(_File, document.data, ())
+
+    def part(self, kind: type[P], data: Any, place: Place) -> P:
+        """`data` as `kind`, or a SpecError at its first wrong value."""
+        try:
+            return kind.model_validate(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            inner = tuple(key for key in first["loc"] if key != "[key]")
+            key = first.get("ctx", {}).get("key")
+            inner = (*inner, key) if key is not None else inner
+            raise self.document.error((*place, *inner), _message(first)) from None
+
+    def fail(self, message: str, *place: str | int) -> SpecError:
+        return self.document.error(place, message)
+
+    def spec(self) -> Spec:
+        file = self.file
+        arms = {name: self.arm(entry, place) for name, (entry, place) in self.entries().items()}
+        workload = self.workload()
+        self.verdict(arms)
+        return Spec(
+            study=file.study,
+            question=file.question,
+            workload=workload,
+            arms=self.budgets(arms),
+            tune=file.tune,
+            confirm=file.confirm,
+            verdict=file.verdict,
+            resources=file.resources,
+        )
+
+    def workload(self) -> Workload:
+        workload = self.file.workload
+        data, facts = workload.data, catalog.DATASETS[workload.data.name]
+        if data.augment and data.augment not in facts.augment:
+            text = not_in(f"augmentation for {data.name}", data.augment, facts.augment)
+            raise self.fail(text, "workload", "data", "augment")
+        if facts.needs_root and not data.root:
+            text = f"{data.name} reads {facts.title}: give its path, --set workload.data.root=PATH"
+            raise self.fail(text, "workload", "data", "root")
+        if not facts.needs_root:
+            for key in ("root", "image_size"):
+                if key in data.model_fields_set:
+                    text = f"{data.name} takes no {key}; leave it out"
+                    raise self.fail(text, "workload", "data", key)
+        wanted = (data.train_size or 1) + data.validation_size
+        if facts.pool is not None and wanted > facts.pool:
+            text = (
+                f"train_size and validation_size ask for {wanted} images; {data.name} has "
+                f"{facts.pool} that are not test images"
+            )
+            raise self.fail(text, "workload", "data", "validation_size")
+        if data.train_size is not None and workload.batch_size > data.train_size:
+            text = f"{workload.batch_size} is more than the {data.train_size} training images"
+            raise self.fail(text, "workload", "batch_size")
+        allowed = catalog.model_options(workload.model.name) or ()
+        if "width" in workload.model.model_fields_set and "width" not in allowed:
+            text = f"{workload.model.name} takes no width; leave it out"
+            raise self.fail(text, "workload", "model", "width")
+        model = workload.model
+        if "width" in allowed and model.width is None:
+            model = model.model_copy(update={"width": 16})
+        augment = data.augment or facts.augment[0]
+        return workload.model_copy(
+            update={"data": data.model_copy(update={"augment": augment}), "model": model}
+        )
+
+    def entries(self) -> dict[str, tuple[_ArmEntry, Place]]:
+        """Arms as given, then the product of `cross`, each with its place in the file."""
+        file = self.file
+        given: dict[str, tuple[_ArmEntry, Place]] = {
+            name: (self.part(_ArmEntry, data, ("arms", name)), ("arms", name))
+            for name, data in file.arms.items()
+        }
+        if file.cross is not None:
+            for variant, perturb in itertools.product(file.cross.variant, file.cross.perturb):
+                name = f"{variant}_{perturb}"
+                if name in given:
+                    raise self.fail(f"makes the arm '{name}' a second time", "cross")
+                if variant == "none":
+                    text = "variant none perturbs nothing; name it under arms"
+                    raise self.fail(text, "cross", "variant")
+                if variant not in catalog.VARIANTS:
+                    text = not_in("variant", variant, catalog.VARIANTS)
+                    raise self.fail(text, "cross", "variant", file.cross.variant.index(variant))
+                if perturb not in catalog.SUBSETS:
+                    text = not_in("subset", perturb, catalog.SUBSETS)
+                    raise self.fail(text, "cross", "perturb", file.cross.perturb.index(perturb))
+                given[name] = (_ArmEntry(variant=variant, perturb=perturb), ("cross",))
+        if len(given) < 2:
+            raise self.fail("at least two arms are needed to compare them", "arms")
+        return given
+
+    def arm(self, entry: _ArmEntry, place: Place) -> Arm:
+        variant = catalog.VARIANTS[entry.variant]
+        options: dict[str, Value] = {key: o.default for key, o in variant.options.items()}
+        for key, value in (entry.model_extra or {}).items():
+            if key not in options:
+                allowed = [*_ArmEntry.model_fields, *options]
+                text = f"{not_in('key', key, allowed)} (variant {entry.variant})"
+                raise self.document.error((*place, key), text)
+            if problem := variant.options[key].problem(value):
+                raise self.document.error((*place, key), problem)
+            options[key] = value
+        if variant.geometry is None and entry.perturb is not None:
+            text = f"variant {entry.variant} perturbs nothing; leave perturb out"
+            raise self.document.error((*place, "perturb"), text)
+        perturb = "none" if variant.geometry is None else entry.perturb or "all"
+        return Arm(
+            variant=entry.variant,
+            perturb=perturb,
+            options=options,
+            search=self.search(entry, perturb, place),
+            trials=entry.trials or 0,
+            seed_offset=entry.seed_offset,
+        )
+
+    def search(self, entry: _ArmEntry, perturb: str, place: Place) -> dict[str, Span]:
+        """The arm's search space: the study's, where it applies, under the arm's own; rho first."""
+        variant = catalog.VARIANTS[entry.variant]
+        allowed = [*SEARCH_KEYS, *variant.options]
+        everywhere = {o for v in catalog.VARIANTS.values() for o in v.options}
+        given: dict[str, tuple[Any, Place]] = {}
+        for key, value in self.file.search.items():
+            if key not in SEARCH_KEYS and key not in everywhere:
+                text = not_in("search key", key, [*SEARCH_KEYS, *sorted(everywhere)])
+                raise self.fail(text, "search", key)
+            if key in allowed and not (key == "rho" and variant.geometry is None):
+                given[key] = (value, ("search", key))
+        for key, value in entry.search.items():
+            where = (*place, "search", key)
+            if key not in allowed:
+                raise self.document.error(where, not_in("search key", key, allowed))
+            if key == "rho" and variant.geometry is None:
+                raise self.document.error(where, f"variant {entry.variant} has no rho")
+            given[key] = (value, where)
+        if variant.geometry is not None and "rho" not in given:
+            text = f"variant {entry.variant} needs a range: rho: suggested, or low and high"
+            raise self.document.error((*place, "search"), text)
+        spans = {
+            key: self.span(key, value, entry.variant, perturb, where)
+            for key, (value, where) in sorted(given.items(), key=lambda item: item[0] != "rho")
+        }
+        return spans
+
+    def span(self, key: str, value: Any, variant: str, perturb: str, place: Place) -> Span:
+        if value == "suggested":
+            if key != "rho":
+                raise self.document.error(place, "only rho has suggested ranges; give low and high")
+            if self.file.tune.sampler == "grid":
+                text = "a grid needs points: give low, high, log and points, or choices"
+                raise self.document.error(place, text)
+            suggested = catalog.VARIANTS[variant].rho[catalog.SUBSETS[perturb]]
+            return Span(
+                low=suggested.low,
+                high=suggested.high,
+                log=suggested.log,
+                borrowed=catalog.SUBSETS[perturb] == "sparse" and perturb != "norm",
+            )
+        if not isinstance(value, dict):
+            text = "must be 'suggested' (rho only) or a mapping with low and high, or choices"
+            raise self.document.error(place, text)
+        span = self.part(Span, value, place)
+        if "borrowed" in value:
+            allowed = [name for name in Span.model_fields if name != "borrowed"]
+            raise self.document.error((*place, "borrowed"), not_in("key", "borrowed", allowed))
+        if problem := span_problem(key, span, variant, self.file.tune.sampler):
+            raise self.document.error(place, problem)
+        return span
+
+    def budgets(self, arms: dict[str, Arm]) -> dict[str, Arm]:
+        """Arms with their number of search trials."""
+        tune = self.file.tune
+        if tune.sampler != "grid":
+            if tune.trials_per_arm is None:
+                raise self.fail("trials_per_arm is missing; give the budget of an arm", "tune")
+            budget = tune.trials_per_arm
+            return {n: a.model_copy(update={"trials": a.trials or budget}) for n, a in arms.items()}
+        sizes = {name: grid_size(arm) for name, arm in arms.items()}
+        for name, arm in arms.items():
+            asked, place = arm.trials, ("arms", name, "trials")
+            if not asked and tune.trials_per_arm is not None:
+                asked, place = tune.trials_per_arm, ("tune", "trials_per_arm", "")
+            if arm.search and asked and asked != sizes[name]:
+                text = f"the grid of arm {name} has {sizes[name]} points, not {asked}; leave it out"
+                raise self.fail(text, *(key for key in place if key))
+        widest = max(sizes.values())
+        return {
+            name: arm.model_copy(
+                update={"trials": sizes[name] if arm.search else arm.trials or widest}
+            )
+            for name, arm in arms.items()
+        }
+
+    def verdict(self, arms: Collection[str]) -> None:
+        verdict = self.file.verdict
+        if verdict.baseline not in arms:
+            text = not_in("arm", verdict.baseline, arms)
+            raise self.fail(text, "verdict", "baseline")
+        seen = [{arm, verdict.baseline} for arm in arms if arm != verdict.baseline]
+        for i, pair in enumerate(verdict.also):
+            for arm in pair:
+                if arm not in arms:
+                    raise self.fail(not_in("arm", arm, arms), "verdict", "also", i)
+            if len(set(pair)) < 2 or set(pair) in seen:
+                text = f"{pair[0]} against {pair[1]} is planned already, or an arm with itself"
+                raise self.fail(text, "verdict", "also", i)
+            seen.append(set(pair))
+
+
+_MESSAGES: Mapping[str, str] = {
+    "missing": "is missing",
+    "int_type": "must be a whole number, not {input!r}",
+    "int_from_float": "must be a whole number, not {input!r}",
+    "float_type": "must be a number, not {input!r}",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text, not {input!r}",
+    "bool_type": "must be true or false, not {input!r}",
+    "list_type": "must be a list, not {input!r}",
+    "dict_type": "must be a mapping, not {input!r}",
+    "greater_than": "must be above {gt}, not {input!r}",
+    "greater_than_equal": "must be at least {ge}, not {input!r}",
+    "less_than": "must be below {lt}, not {input!r}",
+    "less_than_equal": "must be at most {le}, not {input!r}",
+    "too_short": "needs at least {min_length} entries, not {actual_length}",
+    "too_long": "takes at most {max_length} entries, not {actual_length}",
+    "string_pattern_mismatch": (
+        "must be a name of letters, digits, '_' and '-' (at most 64, no path), not {input!r}"
+    ),
+}
+
+
+def _message(error: ErrorDetails) -> str:
+    template = _MESSAGES.get(error["type"])
+    if template is None:
+        return error["msg"]
+    return template.format(input=error["input"], **error.get("ctx", {}))

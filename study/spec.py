@@ -1,0 +1,213 @@
+"""What a study is: strict types, resolved to what will run, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from study.records import Value
+from study.yamlfile import nearest
+from trainables import catalog
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+SEARCH_KEYS = ("rho", "lr", "weight_decay", "momentum", "label_smoothing", "batch_size")
+"""What a search may tune besides the options of the arm's variant."""
+
+
+def one_of(what: str, allowed: Collection[str]) -> AfterValidator:
+    """A validator that refuses other words, naming the allowed ones and the nearest."""
+
+    def check(word: str) -> str:
+        if word not in allowed:
+            raise PydanticCustomError("choice", "{text}", {"text": not_in(what, word, allowed)})
+        return word
+
+    return AfterValidator(check)
+
+
+def not_in(what: str, word: object, allowed: Collection[str]) -> str:
+    """What to tell of a word that is none of those allowed."""
+    return f"unknown {what} {word!r}; allowed: {', '.join(allowed)}{nearest(word, allowed)}"
+
+
+def _known_model(name: str) -> str:
+    if catalog.model_options(name) is None:
+        text = not_in("model", name, catalog.MODEL_NAMES)
+        raise PydanticCustomError("choice", "{text}", {"text": text})
+    return name
+
+
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Part(BaseModel):
+    """A mapping of the file with known keys only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    extra_keys: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, data: Any) -> Any:
+        if isinstance(data, BaseModel):
+            return data
+        allowed = list(cls.model_fields)
+        if not isinstance(data, dict):
+            text = f"must be a mapping with the keys {', '.join(allowed)}"
+            raise PydanticCustomError("mapping", "{text}", {"text": text})
+        for key in data:
+            if key not in allowed and not cls.extra_keys:
+                text = not_in("key", key, allowed)
+                raise PydanticCustomError("key", "{text}", {"text": text, "key": key})
+        return data
+
+
+class Data(Part):
+    """workload.data. Sizes in images; label_noise: share of training labels made wrong."""
+
+    name: Annotated[str, one_of("data set", catalog.DATASETS)]
+    train_size: Count | None = None
+    validation_size: Count
+    label_noise: Fraction = 0.0
+    augment: str = ""
+    split_seed: Seed = 0
+    root: str | None = None
+    image_size: Annotated[int, Field(ge=4, le=1024)] = 32
+
+
+class Model(Part):
+    """workload.model. width: channels of the first stage of a resnet."""
+
+    name: Annotated[str, AfterValidator(_known_model)]
+    width: Annotated[int, Field(ge=1, le=4096)] | None = None
+
+
+class Optimizer(Part):
+    """workload.optimizer: the base optimizer."""
+
+    name: Annotated[str, one_of("optimizer", ("sgd",))]
+    lr: Positive
+    momentum: Fraction = 0.0
+    weight_decay: NotNegative = 0.0
+
+
+class Workload(Part):
+    """What is fixed for every arm. The learning rate follows a cosine, one value an epoch."""
+
+    data: Data
+    model: Model
+    optimizer: Optimizer
+    epochs: Count
+    batch_size: Count
+    label_smoothing: Fraction = 0.0
+
+
+class Span(Part):
+    """Where the search looks for one hyperparameter: a range, or choices.
+
+    points: how many values of the range a grid takes, both ends among them. borrowed: set when
+    the subset has no range of its own and took that of `norm`.
+    """
+
+    low: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    high: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    log: bool = False
+    step: Positive | None = None
+    choices: list[Value] | None = None
+    points: Annotated[int, Field(ge=2)] | None = None
+    borrowed: bool = False
+
+
+class Tune(Part):
+    """The search stage: budget, sampler, seed. trials_per_arm is absent for a grid."""
+
+    trials_per_arm: Count | None = None
+    sampler: Annotated[str, one_of("sampler", ("qmc", "random", "grid"))] = "qmc"
+    pruner: Annotated[str, one_of("pruner", ("none",))] = "none"
+    objective: Annotated[str, one_of("objective", ("validation_accuracy",))] = "validation_accuracy"
+    seed: Seed = 0
+
+
+class Confirm(Part):
+    """The confirm stage: the same fresh seeds for every arm."""
+
+    seeds: Annotated[int, Field(ge=2, le=10_000)]
+
+
+class Verdict(Part):
+    """The planned comparisons: each arm with the baseline, and the pairs of `also`.
+
+    equivalence_margin: percentage points of test accuracy that would not matter.
+    """
+
+    baseline: str
+    also: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = Field(default=[])
+    equivalence_margin: Positive
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+
+
+class Resources(Part):
+    """What one trial holds: CPU cores and GPUs (a share of one is allowed)."""
+
+    cpu: Count = 1
+    gpu: NotNegative = 0.0
+    max_trials: Count | None = None
+
+
+class Arm(Part):
+    """One method under comparison, with its search resolved. variant none perturbs 'none'."""
+
+    variant: str
+    perturb: str
+    options: dict[str, Value]
+    search: dict[str, Span]
+    trials: int
+    seed_offset: int
+
+
+class Spec(Part):
+    """A study as it will run."""
+
+    study: Name
+    question: str
+    workload: Workload
+    arms: dict[str, Arm]
+    tune: Tune
+    confirm: Confirm
+    verdict: Verdict
+    resources: Resources
+
+    def hashed(self) -> dict[str, Any]:
+        """The plain values that decide the numbers: all but names of places and the question."""
+        plain = self.model_dump()
+        del plain["question"], plain["workload"]["data"]["root"], plain["resources"]["max_trials"]
+        return plain
+
+    @property
+    def hash(self) -> str:
+        """SHA-256, hexadecimal, of `hashed()` as canonical JSON."""
+        text = json.dumps(self.hashed(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The planned family (arm, against): every arm against the baseline, then `also`."""
+        baseline = self.verdict.baseline
+        family = [(arm, baseline) for arm in self.arms if arm != baseline]
+        return [*family, *((a, b) for a, b in self.verdict.also)]

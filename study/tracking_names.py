@@ -1,0 +1,141 @@
+"""The names under which a study stands in MLflow, as pure functions of the journal's lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from study.journal import Line, parse_end, parse_epoch
+from study.records import Trial
+
+MAX_TAG = 8000
+"""Characters of a tag's value that MLflow keeps."""
+MAX_PARAM = 500
+"""Characters of a param's value that every MLflow server of the last years takes."""
+TEST_SCORES = ("test_accuracy", "test_loss")
+STATUS = {"finished": "FINISHED", "diverged": "KILLED", "failed": "FAILED"}
+"""MLflow's word for each way in which a trial ends."""
+
+_SHARE = "perturbed_share"
+Point = tuple[str, float, int, int]
+"""A metric: key, value, timestamp in milliseconds, step."""
+
+
+def millis(seconds: float) -> int:
+    """Milliseconds since 1970, MLflow's unit, of seconds since 1970."""
+    return int(seconds * 1000)
+
+
+def text(value: object, limit: int = MAX_TAG) -> str:
+    """`value` as text that every store takes: without NUL and lone surrogates, cut at `limit`."""
+    plain = str(value).lower() if isinstance(value, bool) else str(value)
+    plain = plain.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return plain if len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def trial_title(trial: Trial) -> str:
+    """The run name of a trial: ARM/STAGE/INDEX."""
+    return trial.name.removeprefix(f"{trial.study}/")
+
+
+def study_tags(header: Line) -> dict[str, str]:
+    """Tags of a study's parent run but for the verdict."""
+    question = header["spec"]["question"]
+    own = {"stage": "study", "question": question, "mlflow.note.content": question}
+    return _tags({**_common(header), **own})
+
+
+def trial_tags(header: Line, trial: Trial, parent: str) -> dict[str, str]:
+    """Tags of a trial's run, nested under the run `parent`."""
+    arm = header["spec"]["arms"][trial.arm]
+    own = {
+        "stage": trial.stage,
+        "arm": trial.arm,
+        "variant": arm["variant"],
+        "perturb": arm["perturb"],
+        "seed": trial.seed,
+        "trial": trial.name,
+        "mlflow.parentRunId": parent,
+    }
+    return _tags({**_common(header), **own})
+
+
+def verdict_tags(header: Line, sentence: str) -> dict[str, str]:
+    """Tags that the verdict adds to the parent run."""
+    question = header["spec"]["question"]
+    return _tags({"verdict": sentence, "mlflow.note.content": f"{question}\n\n{sentence}".strip()})
+
+
+def trial_params(header: Line, trial: Trial) -> dict[str, str]:
+    """Params of a trial: its workload, the options of its variant, its hyperparameters last."""
+    workload = dict(header["spec"]["workload"])
+    data, model, optimizer = (dict(workload.pop(k)) for k in ("data", "model", "optimizer"))
+    data.pop("root", None)  # a place, not a setting
+    names = {"dataset": data.pop("name"), "model": model.pop("name")}
+    names["optimizer"] = optimizer.pop("name")
+    options = header["spec"]["arms"][trial.arm]["options"]
+    values = {**names, **data, **model, **optimizer, **workload, **options, **trial.hyperparameters}
+    return {key: text(value, MAX_PARAM) for key, value in values.items() if value is not None}
+
+
+def epoch_params(line: Line) -> dict[str, str]:
+    """Params known once the first epoch is done: the share of parameters that was perturbed."""
+    share = line["metrics"].get(_SHARE)
+    return {_SHARE: text(share, MAX_PARAM)} if line["epoch"] == 1 and share is not None else {}
+
+
+def epoch_metrics(line: Line) -> Iterator[Point]:
+    """Metrics of an epoch line; NaN for a number that was not finite."""
+    epoch = parse_epoch(line)
+    for key, value in epoch.metrics.items():
+        if key != _SHARE:
+            yield key, value, millis(epoch.time), epoch.epoch
+
+
+def end_metrics(line: Line, trial: Trial) -> Iterator[Point]:
+    """Test scores of an end line: in the confirm stage only, at the last epoch."""
+    end = parse_end(line)
+    if trial.stage == "confirm":
+        for key in TEST_SCORES:
+            if key in end.scores:
+                yield key, end.scores[key], millis(end.time), end.epochs
+
+
+def end_tags(line: Line) -> dict[str, str]:
+    """Tags that tell how a trial ended, none for one that finished."""
+    if line["status"] == "finished":
+        return {}
+    diverged = {"diverged": True} if line["status"] == "diverged" else {}
+    return _tags({"reason": line["reason"], **diverged})
+
+
+def summary_metrics(line: Line) -> Iterator[Point]:
+    """The verdict in numbers, for the parent run: per arm and per comparison."""
+    verdict, at = line["verdict"], millis(line["time"])
+    values: dict[str, float | None] = {}
+    for name, arm in verdict["arms"].items():
+        for key in ("test_accuracy", "validation_accuracy"):
+            if arm[key] is not None:
+                values[f"{key}.{name}"] = arm[key]["mean"]
+        if arm["test_accuracy"] is not None:
+            values[f"standard_error.{name}"] = arm["test_accuracy"]["standard_error"]
+    for comparison in verdict["comparisons"]:
+        pair = f"{comparison['arm']}_vs_{comparison['against']}"
+        values[f"difference.{pair}"] = comparison["difference"]
+        values[f"p.{pair}"] = comparison["p_holm"]
+    for key, value in values.items():
+        yield key, math.nan if value is None else value, at, 0
+
+
+def _common(header: Line) -> dict[str, Any]:
+    return {
+        "study": header["spec"]["study"],
+        "spec_hash": header["hash"],
+        "data_hash": header["data"]["hash"],
+        "commit": header["commit"],
+    }
+
+
+def _tags(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: text(value) for key, value in values.items() if value is not None}

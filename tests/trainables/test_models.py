@@ -1,0 +1,173 @@
+"""Models by name: shapes, parameter counts, and errors that name what is allowed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from trainables.models import make_model
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet32", "resnet44", "resnet56"])
+def test_a_resnet_has_as_many_layers_as_its_name_says(name: str) -> None:
+    model = make_model(name, num_classes=10, in_channels=3, image_size=32, width=4)
+    # Projection shortcuts are not counted, as in the paper.
+    weighted = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and "shortcut" not in path
+    ]
+    assert len(weighted) == int(name.removeprefix("resnet"))
+
+
+def test_resnet56_has_861620_parameters_of_which_4256_are_norm() -> None:
+    model = make_model("resnet56", num_classes=100, in_channels=3, image_size=32, width=16)
+    assert parameters(model) == 861_620
+    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    assert sum(parameters(norm) for norm in norms) == 4_256
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (7, 2)])
+@pytest.mark.parametrize("width", [4, 16])
+def test_a_resnet_maps_images_to_logits(size: int, channels: int, width: int) -> None:
+    model = make_model("resnet8", num_classes=7, in_channels=channels, image_size=size, width=width)
+    assert model(torch.zeros(5, channels, size, size)).shape == (5, 7)
+
+
+def test_the_three_stages_halve_the_image_and_double_the_width() -> None:
+    model = make_model("resnet20", num_classes=10, in_channels=3, image_size=32)
+    shapes = []
+    for module in model.modules():
+        if type(module).__name__ == "BasicBlock":
+            module.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.shape[1:])))
+    model(torch.zeros(2, 3, 32, 32))
+    assert shapes == [(16, 32, 32)] * 3 + [(32, 16, 16)] * 3 + [(64, 8, 8)] * 3
+
+
+def test_convolutions_have_no_bias_and_start_with_variance_two_over_fan_out() -> None:
+    torch.manual_seed(0)
+    model = make_model("resnet20", num_classes=10, in_channels=3, image_size=32, width=32)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is None
+            fan_out = module.out_channels * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+            assert torch.equal(module.bias, torch.zeros_like(module.bias))
+
+
+def test_the_global_generator_decides_the_weights() -> None:
+    def build(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model = make_model("resnet8", num_classes=10, in_channels=1, image_size=8)
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    assert torch.equal(build(0), build(0))
+    assert not torch.equal(build(0), build(1))
+
+
+def test_the_forward_pass_is_that_of_the_formula() -> None:
+    torch.manual_seed(0)
+    model = make_model("resnet8", num_classes=10, in_channels=1, image_size=8, width=4).eval()
+    weights = {name: value.double() for name, value in model.state_dict().items()}
+
+    def conv_norm(x: torch.Tensor, conv: str, norm: str, stride: int) -> torch.Tensor:
+        kernel = weights[f"{conv}.weight"]
+        out = nn.functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        mean, var, scale, shift = (
+            weights[f"{norm}.{name}"][:, None, None]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        normed: torch.Tensor = (out - mean) / (var + 1e-5).sqrt() * scale + shift
+        return normed
+
+    images = torch.randn(3, 1, 8, 8)
+    x = conv_norm(images.double(), "stem.0", "stem.1", 1).clamp(min=0)
+    for block in range(3):
+        path, stride = f"blocks.{block}", 1 if block == 0 else 2
+        out = conv_norm(x, f"{path}.conv1", f"{path}.norm1", stride).clamp(min=0)
+        out = conv_norm(out, f"{path}.conv2", f"{path}.norm2", 1)
+        if block > 0:
+            x = conv_norm(x, f"{path}.shortcut.0", f"{path}.shortcut.1", stride)
+        x = (out + x).clamp(min=0)
+    expected = x.mean((2, 3)) @ weights["head.weight"].T + weights["head.bias"]
+    torch.testing.assert_close(model(images).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "channels"),
+    [
+        ("timm/resnet10t", 8, 1),
+        ("timm/resnet10t.c3_in1k", 32, 3),
+        ("timm/vit_tiny_patch16_224", 32, 3),
+        ("timm/vit_tiny_patch16_224", 48, 1),
+    ],
+)
+def test_a_timm_model_takes_the_images_and_classes_of_the_study(
+    name: str, size: int, channels: int
+) -> None:
+    model = make_model(name, num_classes=7, in_channels=channels, image_size=size)
+    assert model.training
+    assert model(torch.zeros(2, channels, size, size)).shape == (2, 7)
+
+
+def test_checking_a_timm_model_moves_no_statistics() -> None:
+    model = make_model("timm/resnet10t", num_classes=7, in_channels=3, image_size=32)
+    steps = [value for name, value in model.state_dict().items() if "num_batches" in name]
+    assert len(steps) > 0
+    assert all(step == 0 for step in steps)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "timm/resnet10t", "timm/vit_tiny_patch16_224"])
+def test_models_build_on_the_meta_device(name: str) -> None:
+    with torch.device("meta"):
+        model = make_model(name, num_classes=7, in_channels=3, image_size=32)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    real = make_model(name, num_classes=7, in_channels=3, image_size=32)
+    assert parameters(model) == parameters(real)
+
+
+def test_a_name_of_no_known_form_is_refused_with_the_names_and_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"'resent20' is not one of resnet8, .*, timm/NAME") as e:
+        make_model("resent20", num_classes=10, in_channels=3, image_size=32)
+    assert str(e.value).endswith("; did you mean resnet20?")
+
+
+def test_a_name_that_timm_does_not_know_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="no model 'vit_tiny_patch16'; nearest: timm/vit_"):
+        make_model("timm/vit_tiny_patch16", num_classes=10, in_channels=3, image_size=32)
+
+
+def test_a_tag_that_timm_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("timm/resnet10t.nowhere")):
+        make_model("timm/resnet10t.nowhere", num_classes=10, in_channels=3, image_size=32)
+
+
+def test_images_that_a_timm_model_cannot_take_are_refused_with_their_size() -> None:
+    with pytest.raises(ValueError, match=r"patch16_224 does not take 1 x 8 x 8 images.*size"):
+        make_model("timm/vit_tiny_patch16_224", num_classes=10, in_channels=1, image_size=8)
+
+
+def test_a_width_for_a_timm_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="timm/resnet10t takes no width"):
+        make_model("timm/resnet10t", num_classes=10, in_channels=3, image_size=32, width=16)
+
+
+def test_timm_is_imported_only_for_its_models() -> None:
+    code = (
+        "import sys; from trainables.models import make_model;"
+        "make_model('resnet8', num_classes=10, in_channels=1, image_size=8);"
+        "sys.exit('timm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,161 @@
+"""Facts that both packages read, without torch: variants, subsets, models and data sets.
+
+Everything that a spec may name is declared here once; `study.spec` checks against it and
+`trainables` builds from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["dense", "sparse"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """A numeric search range. low, high: inclusive ends; log: drawn uniformly in the logarithm."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a variant, given by name in an arm or as a keyword of SharpnessAware.
+
+    default: its value when absent; low: smallest allowed number; choices: allowed words.
+    A bool default means that the option is a switch.
+    """
+
+    default: float | bool | str
+    help: str
+    low: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with `value`, or None. The text fits behind 'NAME: '."""
+        if self.choices:
+            if value not in self.choices:
+                return f"{value!r} is not one of {', '.join(self.choices)}"
+        elif isinstance(self.default, bool):
+            if not isinstance(value, bool):
+                return f"{value!r} is not true or false"
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"{value!r} is not a number"
+        elif self.low is not None and not value >= self.low:
+            return f"{value!r} is below {self.low:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A SAM algorithm: a preset over the choices of trainables.sam.
+
+    geometry: how the ascent gradient becomes a perturbation, None where there is no ascent.
+    rho: suggested range per kind of subset; empty where the variant has no rho.
+    cost: gradient evaluations a step (one forward and backward over one full batch counts 1).
+    norm: which norm of the perturbation equals rho on the perturbed subset.
+    zero_is_base: whether rho = 0 gives the base optimizer.
+    stored: which weights the parameters hold between two steps.
+    base_steps: base optimizer updates a step.
+    """
+
+    title: str
+    paper: str
+    geometry: str | None
+    rho: Mapping[Kind, Range]
+    cost: float
+    norm: Literal["l2", "elementwise l2", "none"]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    zero_is_base: Literal["exact", "rounding", "no"] = "exact"
+    stored: Literal["clean", "perturbed"] = "clean"
+    base_steps: int = 1
+
+
+_BN_STATISTICS = Option(
+    "first", "which forward passes update BatchNorm statistics", choices=("first", "both", "none")
+)
+
+VARIANTS: Mapping[str, Variant] = {
+    "none": Variant(
+        title="base optimizer without perturbation",
+        paper="",
+        geometry=None,
+        rho={},
+        cost=1,
+        norm="none",
+    ),
+    "sam": Variant(
+        title="SAM: e = rho g / ||g||",
+        paper="Foret et al., Sharpness-Aware Minimization, arXiv 2010.01412, equation 2",
+        geometry="l2",
+        rho={"dense": Range(0.02, 1.0), "sparse": Range(0.1, 5.0)},
+        cost=2,
+        norm="l2",
+        options={"bn_statistics": _BN_STATISTICS},
+    ),
+    "asam": Variant(
+        title="ASAM, elementwise l2: e = rho T^2 g / ||T g||, T = |w| + eta",
+        paper="Kwon et al., ASAM, arXiv 2102.11600, equation 3 and section 3",
+        geometry="elementwise",
+        rho={"dense": Range(0.2, 10.0), "sparse": Range(0.6, 30.0)},
+        cost=2,
+        norm="elementwise l2",
+        options={
+            "eta": Option(0.0, "added to |w| in T", low=0.0),
+            "normalize_bias": Option(True, "T = |w| + eta for biases too; otherwise T = 1 there"),
+            "bn_statistics": _BN_STATISTICS,
+        },
+    ),
+}
+
+SUBSETS: Mapping[str, Kind] = {"all": "dense", "norm": "sparse", "no_norm": "dense"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set before it is read.
+
+    pool, test: number of images where fixed; needs_root: whether data.root must be given;
+    augment: allowed augmentations, the first is the default; flips only where a mirrored image
+    """
+
+    title: str
+    augment: tuple[str, ...]
+    needs_root: bool = False
+    pool: int | None = None
+    test: int | None = None
+    classes: int | None = None
+
+
+DATASETS: Mapping[str, DataSet] = {
+    "digits": DataSet(
+        title="handwritten digits of scikit-learn, 8x8, grey",
+        augment=("crop", "none"),
+        pool=1100,
+        test=697,
+        classes=10,
+    ),
+    "imagefolder": DataSet(
+        title="a folder with train/CLASS/ and test/CLASS/ of image files",
+        augment=("crop_flip", "crop", "none"),
+        needs_root=True,
+    ),
+}
+
+RESNETS = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56")
+_TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+
+
+def model_options(name: str) -> tuple[str, ...] | None:
+    """Options that the model `name` takes besides its name, or None for a name of no known form."""
+    if name in RESNETS:
+        return ("width",)
+    return () if _TIMM.fullmatch(name) else None
+
+
+MODEL_NAMES = (*RESNETS, "timm/NAME")

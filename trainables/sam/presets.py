@@ -1,0 +1,44 @@
+"""What a user may ask for: variants, rho and options, checked against catalog.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.catalog import VARIANTS, Variant
+
+
+def preset_of(variant: str) -> Variant:
+    """The catalog entry of `variant`; ValueError that lists all for an unknown one."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; allowed: {', '.join(VARIANTS)}")
+    return VARIANTS[variant]
+
+
+def check_rho(variant: str, rho: float | None) -> None:
+    """Raise ValueError unless `rho` is a finite number >= 0, or None where there is no rho."""
+    if not preset_of(variant).rho:
+        if rho is not None:
+            raise ValueError(f"variant {variant!r} takes no rho, got {rho!r}")
+    elif (
+        not isinstance(rho, (int, float))
+        or isinstance(rho, bool)
+        or not (math.isfinite(rho) and rho >= 0)
+    ):
+        raise ValueError(f"variant {variant!r} needs rho, a finite number >= 0, got {rho!r}")
+
+
+def complete_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `variant`, defaults filled in; ValueError for a wrong name or value."""
+    options = preset_of(variant).options
+    for name, value in given.items():
+        if name not in options:
+            raise ValueError(
+                f"variant {variant!r} takes no option {name!r}; allowed: "
+                f"{', '.join(options) or 'none'}"
+            )
+        problem = options[name].problem(value)
+        if problem:
+            raise ValueError(f"{name}: {problem}")
+    return {name: option.default for name, option in options.items()} | dict(given)

@@ -1,0 +1,239 @@
+"""The training loop of one trial, plain PyTorch: usable without Ray."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainables import data
+from trainables.augment import Augmentation, augment, normalise, padding_for
+from trainables.catalog import VARIANTS
+from trainables.data import Facts, Images
+from trainables.models import make_model
+from trainables.sam import SharpnessAware, perturbed_parameters
+
+_EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a trial's numbers, besides the data set and the machine.
+
+    model: name, and model_options its other options. rho: None for variants without one. options:
+    of the variant. epochs, batch_size: in images, an incomplete last batch is left out. seed:
+    draws split, label noise, initialisation, order and augmentation.
+    """
+
+    model: str
+    model_options: Mapping[str, Any]
+    lr: float
+    momentum: float
+    weight_decay: float
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    variant: str
+    perturb: str
+    rho: float | None
+    train_size: int | None
+    validation_size: int
+    label_noise: float
+    augment: Augmentation
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deterministic(threads: int) -> None:
+    """Makes this process compute the same bits in every run: fixed algorithms, fixed threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(threads)
+
+
+def build(config: Config, facts: Facts) -> nn.Module:
+    """The untrained model of a trial. Raises ValueError where it does not fit the data set."""
+    channels, height, _ = facts.shape
+    return make_model(
+        config.model,
+        num_classes=len(facts.classes),
+        in_channels=channels,
+        image_size=height,
+        **config.model_options,
+    )
+
+
+def perturbed_share(config: Config, model: nn.Module) -> float:
+    """Percent of the model's parameters that the ascent step moves. Raises ValueError for none."""
+    if VARIANTS[config.variant].geometry is None:
+        return 0.0
+    moved = sum(p.numel() for _, p in perturbed_parameters(model, config.perturb))
+    return 100 * moved / sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+class Training:
+    """One trial: `epoch()` trains and validates, `test()` scores the test set.
+
+    pool: images that are not test, kept on `device` as uint8. Raises ValueError where model, subset
+    and data do not fit each other.
+    """
+
+    def __init__(self, config: Config, pool: Images, facts: Facts, device: str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.done = 0
+        self._split = data.split(
+            pool.labels,
+            classes=len(facts.classes),
+            seed=config.seed,
+            train_size=config.train_size,
+            validation_size=config.validation_size,
+            label_noise=config.label_noise,
+        )
+        self.steps = len(self._split.train) // config.batch_size
+        if not self.steps:
+            raise ValueError(
+                f"batch_size {config.batch_size} is more than the {len(self._split.train)} "
+                "training images"
+            )
+        self._padding = padding_for(facts.shape[1])
+        self._mean = torch.tensor(facts.mean, device=self.device)
+        self._std = torch.tensor(facts.std, device=self.device)
+        self._images = _tensor(pool.images, self.device)
+        self._train = _tensor(self._split.train, self.device)
+        self._labels = _tensor(self._split.train_labels, self.device)
+        self._validation = _tensor(self._split.validation, self.device)
+        self._validation_labels = _tensor(pool.labels[self._split.validation], self.device)
+
+        # Model code draws from torch's global generator: initialisation, and dropout later on.
+        torch.manual_seed(data.stream(config.seed, "initialisation"))
+        self.model = build(config, facts).to(self.device)
+        self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
+        self._augmentation = torch.Generator(self.device).manual_seed(
+            data.stream(config.seed, "augmentation")
+        )
+        base = torch.optim.SGD(
+            self.model.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.optimizer = SharpnessAware(
+            self.model,
+            base,
+            variant=config.variant,
+            perturb=config.perturb if VARIANTS[config.variant].geometry else "all",
+            rho=config.rho,
+            **config.options,
+        )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self.optimizer, T_max=config.epochs
+        )
+        self._correct: Tensor | None = None
+
+    def epoch(self) -> dict[str, float]:
+        """Trains one epoch and validates: metrics by their MLflow names, accuracies in percent.
+
+        Losses are means over images; training loss and accuracy are measured at the weights w
+        while they move, against the labels trained on. seconds_per_epoch: of training alone.
+        """
+        config, optimizer = self.config, self.optimizer
+        started = time.perf_counter()
+        self.model.train()
+        optimizer.begin_epoch(self.done, config.epochs)
+        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        evaluations = 0.0
+        for batch in self.batches():
+            self._correct = None
+            loss = optimizer.step(self.losses, batch)
+            assert self._correct is not None
+            step = optimizer.last_step
+            totals += torch.stack((loss, self._correct, step.perturbation_norm, step.skipped))
+            evaluations += step.gradient_evaluations
+        self._schedule.step()
+        loss, correct, norm, skipped = (totals / self.steps).tolist()
+        seconds = time.perf_counter() - started
+        self.done += 1
+        validation_loss, validation_accuracy = self._evaluate(
+            self._images, self._validation, self._validation_labels
+        )
+        return {
+            "train_loss": loss if not skipped else math.nan,
+            "train_accuracy": 100 * correct / config.batch_size,
+            "validation_loss": validation_loss,
+            "validation_accuracy": validation_accuracy,
+            "perturbation_norm": norm,
+            "gradient_evaluations": evaluations,
+            "seconds_per_epoch": seconds,
+        }
+
+    def test(self, images: Images) -> dict[str, float]:
+        """Scores `images` with the weights of the last epoch: test_loss, test_accuracy."""
+        every = torch.arange(len(images.labels), device=self.device)
+        loss, accuracy = self._evaluate(
+            _tensor(images.images, self.device), every, _tensor(images.labels, self.device)
+        )
+        return {"test_loss": loss, "test_accuracy": accuracy}
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """An epoch's batches of training images, augmented and normalised, with their labels."""
+        size = self.steps * self.config.batch_size
+        order = torch.randperm(len(self._train), generator=self._order)[:size].to(self.device)
+        for chosen in order.view(self.steps, -1):
+            images = augment(
+                self._images[self._train[chosen]],
+                self.config.augment,
+                self._padding,
+                self._augmentation,
+            )
+            yield normalise(images, self._mean, self._std), self._labels[chosen]
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """One forward pass: label-smoothed cross-entropy of each image of a batch, [n]."""
+        images, labels = batch
+        logits = self.model(images)
+        if self._correct is None:
+            # The first forward pass of a step is the one at w.
+            self._correct = (logits.detach().argmax(1) == labels).sum()
+        return F.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
+        )
+
+    @torch.inference_mode()
+    def _evaluate(self, images: Tensor, chosen: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in percent, in evaluation mode, without augmentation."""
+        self.model.eval()
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for first in range(0, len(chosen), _EVALUATION_BATCH):
+            part = chosen[first : first + _EVALUATION_BATCH]
+            truth = labels[first : first + _EVALUATION_BATCH]
+            logits = self.model(normalise(images[part], self._mean, self._std))
+            loss = F.cross_entropy(logits, truth, reduction="sum")
+            totals += torch.stack((loss, (logits.argmax(1) == truth).sum()))
+        loss_sum, correct = (totals / len(labels)).tolist()
+        return loss_sum, 100 * correct
+
+
+def diverged(metrics: Mapping[str, float]) -> bool:
+    """Whether an epoch's losses say that training broke down: NaN, inf, or a skipped step."""
+    return not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["validation_loss"]))
+
+
+def _tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """The array on the device, without a copy where it lies there already."""
+    # Arrays from Ray's object store are read-only, which torch has no word for; nothing here
+    # writes to them.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)
