@@ -18,8 +18,10 @@ from study.yamlfile import SpecError
 
 
 def tracking_store(uri: str | None) -> str:
-    """The tracking URI to use, made absolute. Raises SpecError for one that can never work."""
+    """The tracking URI to use, made absolute: the one given, that of the environment, or mlflow.db
+    here. Raises SpecError for one that can never work."""
     here = Path.cwd()
+    uri = uri or os.environ.get(tracking_uri.VARIABLE)
     uri = tracking_uri.default_uri(here) if uri is None else tracking_uri.absolute_uri(uri, here)
     if problem := tracking_uri.check_uri(uri):
         raise SpecError(f"--tracking-uri: {problem}")

@@ -127,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where studies live, one folder each (default: studies)",
     )
-    add("--tracking-uri", metavar="URI", help="MLflow tracking store (default: mlflow.db here)")
+    add(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow tracking store (default: $MLFLOW_TRACKING_URI, or mlflow.db here)",
+    )
     add("--address", metavar="ADDR", help="Ray cluster to run on (default: one on this machine)")
     return parser
 

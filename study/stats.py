@@ -48,7 +48,7 @@ def p_difference(estimate: Estimate) -> float:
 def p_equivalence(estimate: Estimate, margin: float) -> float:
     """The larger p of the two one-sided tests that the difference lies within +-margin
     (Schuirmann 1987)."""
-    return _below(-abs(estimate.mean) - margin, estimate)
+    return _below(abs(estimate.mean) - margin, estimate)
 
 
 def interval(estimate: Estimate, confidence: float) -> tuple[float, float]:

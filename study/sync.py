@@ -17,6 +17,7 @@ from study import tracking
 from study.home import Home
 from study.journal import lines
 from study.tracking_uri import (
+    VARIABLE,
     absolute_uri,
     check_uri,
     default_uri,
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="the study")
     parser.add_argument("--out", type=Path, default=Path("studies"), help="folder of all studies")
     parser.add_argument(
-        "--tracking-uri", help="default: where the study was last mirrored, or mlflow.db here"
+        "--tracking-uri",
+        help=f"default: ${VARIABLE}, where the study was last mirrored, or mlflow.db here",
     )
     parser.add_argument(
         "--follow", action="store_true", help="go on until the end of standard input"
@@ -79,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _chosen_uri(home: Home, given: str | None) -> str:
     state = tracking.read_state(home.folder)
+    given = given or os.environ.get(VARIABLE)
     uri = given or (state.uri if state else default_uri(Path.cwd()))
     if given is None and is_masked(uri):
         raise SpecError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from study.tracking_uri import default_uri, masked
+from study.tracking_uri import VARIABLE, default_uri, masked
 
 LOG = "mlflow.log"
 _WHEN_DONE, _WHEN_INTERRUPTED = 120.0, 5.0  # seconds that the child may take to catch up
@@ -37,13 +38,14 @@ class MirrorProcess:
         """
         log_path = out / name / LOG
         command = [sys.executable, "-m", "study.sync", name, "--out", str(out.absolute())]
-        command += ["--tracking-uri", uri, "--follow"]
+        command += ["--follow"]
         with log_path.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 (no shell)
                 command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, VARIABLE: uri},  # not an argument: it may hold a password
                 start_new_session=True,  # Ctrl-C in the terminal is meant for the study alone
             )
         return cls(process, log_path, _catch_up_command(name, out, uri))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+VARIABLE = "MLFLOW_TRACKING_URI"
+"""MLflow's own environment variable: the store to use where no flag names one."""
+
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _ALLOWED = "allowed: sqlite:///FILE, http(s)://HOST:PORT, postgresql://, mysql://, mssql://"

@@ -1,0 +1,36 @@
+# Everything happens in .venv; PYTHON is the interpreter that makes it (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: study test lint types clean
+
+study: .venv/installed
+	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-test
+	$(BIN)/mypy
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/installed: .venv/made pyproject.toml
+	@echo "Installing into .venv; PyTorch with CUDA is a download of about 3 GB, see README for the CPU build."
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP_INSTALL) -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
