@@ -21,7 +21,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from study.records import End, Epoch, Result, Trial
 
@@ -67,7 +67,7 @@ class Journal:
         """Opens `path`, made when it is not there, and cuts off a torn last line."""
         whole = _cut_torn_line(path)
         self._seen = {_key(json.loads(line)) for line in whole}
-        self._file = path.open("ab")
+        self._file: IO[bytes] = path.open("ab")
 
     def append(self, line: Line, *, sync: bool = False) -> bool:
         """Writes `line` unless one with its key is there; with sync, waits until it is on disk.

@@ -47,12 +47,13 @@ class Ledger:
             name: space.distributions(arm) for name, arm in spec.arms.items()
         }
         self._numbers: dict[str, tuple[optuna.Study, int]] = {}
+        self._again: list[Trial] = []
 
     def open_stage(self, stage: Stage, trials: Iterable[Trial], results: Iterable[Result]) -> None:
         """Enqueues those of `trials` that are not there yet, and settles what a crash left open.
 
         results: what the journal holds. A trial with a result is told it; one that was handed out
-        and has none goes back to the queue with the same parameters and seed.
+        and has none is handed out again, first, with the same parameters and seed.
         """
         ends = {result.trial.name: result.end for result in results}
         with self._lock:
@@ -90,11 +91,13 @@ class Ledger:
             self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
             self._tell(ends[name])
         elif frozen.state == TrialState.RUNNING:
-            self._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+            self._again.append(self._trial(arm, stage, frozen))
 
     def ask(self, stage: Stage) -> Trial | None:
         """Hands out the next trial of an opened stage; None when all are handed out."""
         with self._lock:
+            if self._again:
+                return self._again.pop(0)
             counts = {
                 arm: self._count(study) for (arm, of), study in self._studies.items() if of == stage
             }
@@ -104,15 +107,11 @@ class Ledger:
             )
             if arm is None:
                 return None
-            trial = self._studies[arm, stage].ask(self._distributions[arm])
-            return Trial(
-                self._spec.study,
-                arm,
-                stage,
-                trial.user_attrs["index"],
-                trial.user_attrs["seed"],
-                trial.params,
-            )
+            return self._trial(arm, stage, self._studies[arm, stage].ask(self._distributions[arm]))
+
+    def _trial(self, arm: str, stage: Stage, trial: optuna.Trial | FrozenTrial) -> Trial:
+        index, seed = trial.user_attrs["index"], trial.user_attrs["seed"]
+        return Trial(self._spec.study, arm, stage, index, seed, trial.params)
 
     def tell(self, end: End) -> None:
         """Records how a handed-out trial ended; a second time changes nothing."""

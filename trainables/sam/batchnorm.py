@@ -30,9 +30,9 @@ class RunningStatistics:
     def paused(self) -> Iterator[None]:
         """Inside, training passes leave the statistics and their counters as they are.
 
-        May be nested; layers in evaluation mode are not touched.
+        May be nested. Layers in evaluation mode go on normalizing with their statistics.
         """
-        switched = [m for m in self._switched if m.training and m.track_running_stats]
+        switched = [layer for layer in self._switched if layer.track_running_stats]
         copies = [buffer.clone() for buffer in self._copied]
         for layer in switched:
             layer.track_running_stats = False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.trainables.sam.nets import Batch, loss_of, make, make_batches, same, weights_of
+from tests.trainables.sam.nets import Batch, loss_of, make, make_batches, make_net, same, weights_of
+from trainables.sam.passes import cut, gradients
 
 
 def scaled_run(variant: str, scaler: torch.amp.GradScaler | None) -> dict[str, Tensor]:
@@ -35,6 +37,17 @@ def test_the_perturbation_does_not_depend_on_the_scale(enabled: bool) -> None:
     torch.testing.assert_close(
         optimizer.last_step.perturbation_norm, plain.last_step.perturbation_norm, rtol=1e-6, atol=0
     )
+
+
+def test_the_ascent_gradient_is_unscaled() -> None:
+    net = make_net("layer", torch.float32)
+    slices = cut(make_batches(1, dtype=torch.float32)[0], 5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    parameters: list[Tensor] = list(net.parameters())
+    loss, scaled = gradients(loss_of(net), slices, parameters, scaler)
+    expected_loss, expected = gradients(loss_of(net), slices, parameters, None)
+    assert torch.equal(loss, expected_loss)
+    assert all(torch.equal(a, b) for a, b in zip(scaled, expected, strict=True))
 
 
 @pytest.mark.parametrize("perturb", ["all", "norm"])
@@ -106,9 +119,28 @@ def test_weights_cached_by_an_outer_autocast(variant: str) -> None:
                 return loss_of(net)(batch)
 
         loss_fn: Callable[[Batch], Tensor] = loss_of(net) if outer else inner
-        with torch.autocast("cpu", torch.bfloat16, enabled=outer):
+        # Not autocast(enabled=False): it would keep the cache of the inner one alive.
+        with torch.autocast("cpu", torch.bfloat16) if outer else nullcontext():
             for batch in make_batches(3, dtype=torch.float32):
                 optimizer.step(loss_fn, batch)
         return weights_of(net)
 
     assert same(run(outer=True), run(outer=False))
+
+
+def test_weights_cached_at_the_perturbed_point_when_the_second_pass_raises() -> None:
+    net, optimizer = make("layer", torch.float32, rho=0.5)
+    batch = make_batches(1, dtype=torch.float32)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        before = loss_of(net)(batch)
+        calls = 0
+
+        def loss_fn(b: Batch) -> Tensor:
+            nonlocal calls
+            calls += 1
+            losses = loss_of(net)(b)
+            return losses if calls == 1 else losses[:3]
+
+        with pytest.raises(ValueError, match="one loss a sample"):
+            optimizer.step(loss_fn, batch)
+        assert torch.equal(loss_of(net)(batch), before)

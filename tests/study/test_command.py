@@ -1,0 +1,221 @@
+"""The command as a user runs it, on a real Ray and a real MLflow store."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.tracking import open_store
+from study.tracking_uri import default_uri
+from tests.study.command import Command, Ended, journal_lines, run, running
+
+QUICK = (
+    "workload.epochs=2",
+    "workload.data.train_size=128",
+    "workload.data.validation_size=64",
+    "workload.model.width=4",
+    "tune.trials_per_arm=2",
+    "confirm.seeds=2",
+    "study=quick",
+)
+TWO_ARMS = "arms={sam_all: {variant: sam}, sam_on: {variant: sam, perturb: norm}}"
+ONE_PAIR = "verdict={baseline: sam_all, equivalence_margin: 0.5}"
+EXACT = ("verdict.json", "trials.csv")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Ended:
+    return run(folder, QUICK)
+
+
+def trials(folder: Path) -> dict[str, dict[str, str]]:
+    with (folder / "studies/quick/trials.csv").open(newline="") as file:
+        return {row["trial"]: row for row in csv.DictReader(file)}
+
+
+def test_a_study_ends_with_its_verdict_and_says_nothing_else(folder: Path, whole: Ended) -> None:
+    assert whole.code == 0, whole.err
+    assert whole.err == ""
+    assert whole.lines[0] == "quick: starting Ray, loading digits"
+    assert sum(line.startswith("[") for line in whole.lines) == 16
+    assert whole.lines[-1].startswith("to compare studies: mlflow ui --backend-store-uri sqlite:")
+    assert "with lr and weight decay fixed for all arms." in whole.out
+    home = folder / "studies/quick"
+    for name in ("report.html", "spec.yaml", "timings.csv", "ledger.log", *EXACT):
+        assert (home / name).stat().st_size > 0
+    verdict = json.loads((home / "verdict.json").read_text())
+    assert len(verdict["comparisons"]) == 4
+    text = "".join((home / name).read_text() for name in EXACT)
+    assert str(folder) not in text
+
+
+def test_no_confirm_trial_starts_before_the_search_is_over(folder: Path, whole: Ended) -> None:
+    home = folder / "studies/quick"
+    ends = [e["time"] for e in journal_lines(home, kind="end") if "/search/" in e["trial"]]
+    starts = [s["time"] for s in journal_lines(home, kind="start", stage="confirm")]
+    assert len(ends) == len(starts) == 8
+    assert min(starts) >= max(ends)
+    for end in journal_lines(home, kind="end"):
+        assert ("test_accuracy" in end["scores"]) == ("/confirm/" in end["trial"])
+
+
+def test_mlflow_holds_one_experiment_a_parent_and_a_run_a_trial(folder: Path, whole: Ended) -> None:
+    client = open_store(default_uri(folder))
+    experiment = client.get_experiment_by_name("quick")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    [parent] = [r for r in runs if r.data.tags["stage"] == "study"]
+    children = [r for r in runs if r is not parent]
+    assert len(children) == 16
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    assert {r.data.tags["mlflow.parentRunId"] for r in children} == {parent.info.run_id}
+    [one] = [r for r in children if r.data.tags["trial"] == "quick/sam_on/confirm/1"]
+    tags = {"study", "arm", "variant", "perturb", "seed", "spec_hash", "data_hash", "commit"}
+    assert tags <= set(one.data.tags)
+    assert one.data.tags["seed"] == "100001"
+    assert {"rho", "lr", "weight_decay", "model", "perturbed_share"} <= set(one.data.params)
+    row = trials(folder)["quick/sam_on/confirm/1"]
+    assert one.data.metrics["test_accuracy"] == float(row["test_accuracy"])
+    history = client.get_metric_history(one.info.run_id, "validation_accuracy")
+    assert [point.step for point in history] == [1, 2]
+    assert "report.html" in {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+
+def test_the_same_command_again_only_reports(folder: Path, whole: Ended) -> None:
+    before = [(folder / "studies/quick" / name).read_bytes() for name in EXACT]
+    again = run(folder, QUICK)
+    assert again.code == 0, again.err
+    assert "starting Ray" not in again.out
+    assert again.lines[-1] == whole.lines[-1]
+    assert [(folder / "studies/quick" / name).read_bytes() for name in EXACT] == before
+
+
+def test_a_changed_spec_under_the_same_name_is_refused(folder: Path, whole: Ended) -> None:
+    changed = run(folder, [*QUICK, "workload.epochs=3"])
+    assert changed.code == 2
+    assert "-  epochs: 2" in changed.err
+    assert "+  epochs: 3" in changed.err
+    assert "--set study=quick_2" in changed.err
+    assert "Traceback" not in changed.err
+
+
+def interrupted_at(command: Command, home: Path, ends: int, number: signal.Signals) -> Ended:
+    command.wait_for(lambda: len(journal_lines(home, kind="end")) >= ends)
+    command.signal(number)
+    return command.ended()
+
+
+def test_an_interrupted_study_goes_on_to_the_same_bytes(
+    folder: Path, whole: Ended, tmp_path: Path
+) -> None:
+    home = tmp_path / "studies/quick"
+    done: set[str] = set()
+    for ends, number, code in ((3, signal.SIGINT, 130), (9, signal.SIGTERM, 130)):
+        with running(tmp_path, QUICK) as command:
+            stopped = interrupted_at(command, home, ends, number)
+            assert stopped.code == code, stopped.err
+            assert stopped.err.strip() == "interrupted; the same command goes on from here"
+            assert command.wait_for_children() == {}
+        for line in journal_lines(home, kind="end"):
+            done.add(line["trial"])
+        client = open_store(default_uri(tmp_path))
+        experiment = client.get_experiment_by_name("quick")
+        found = client.search_runs([experiment.experiment_id])
+        assert "RUNNING" not in {r.info.status for r in found}
+    with running(tmp_path, QUICK) as command:
+        command.wait_for(lambda: len(journal_lines(home, kind="end")) >= len(done) + 1)
+        second = run(tmp_path, QUICK)
+        assert second.code == 2
+        assert "another process runs this study" in second.err
+        command.signal(signal.SIGKILL)
+        assert command.ended().code == -signal.SIGKILL
+        assert command.wait_for_children() == {}
+    ended = run(tmp_path, QUICK)
+    assert ended.code == 0, ended.err
+    starts = [line["trial"] for line in journal_lines(home, kind="start")]
+    assert len(starts) == len(set(starts)) == 16
+    for name in EXACT:
+        assert (home / name).read_bytes() == (folder / "studies/quick" / name).read_bytes()
+
+
+def test_a_diverged_and_a_failed_trial_end_as_such_and_the_study_goes_on(tmp_path: Path) -> None:
+    # A step of 1e30 overflows; a batch larger than the training set cannot be built.
+    searches = (
+        TWO_ARMS,
+        ONE_PAIR,
+        "arms.sam_all.search={rho: {choices: [0.1]}, lr: {choices: [1.0e+30]}}",
+        "arms.sam_all.trials=1",
+        "arms.sam_on.search={rho: {choices: [0.1]}, batch_size: {choices: [32, 999]}}",
+        "arms.sam_on.trials=2",
+        "tune={sampler: grid}",
+        "search={}",
+    )
+    ended = run(tmp_path, [*QUICK, *searches])
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    rows = trials(tmp_path)
+    assert rows["quick/sam_all/search/0"]["status"] == "diverged"
+    assert rows["quick/sam_all/search/0"]["validation_accuracy"] == "10.0"
+    assert rows["quick/sam_on/search/1"]["status"] == "failed"
+    assert rows["quick/sam_on/search/1"]["reason"] == "ValueError"
+    assert rows["quick/sam_on/search/0"]["status"] == "finished"
+    assert rows["quick/sam_on/confirm/1"]["batch_size"] == "32"
+    verdict = json.loads((tmp_path / "studies/quick/verdict.json").read_text())
+    assert verdict["without_diverged"]
+    [note] = journal_lines(tmp_path / "studies/quick", kind="note")
+    assert "failed 4 times, the last time: " in note["text"]
+    assert "batch_size 999 is more than the 128 training images" in note["text"]
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    root = tmp_path / "photos of mine"
+    for part, count in (("train", 30), ("test", 10)):
+        for shade, name in ((60, "chat noir"), (190, "élan")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(shade - 50, shade + 50, (20, 24, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{i}.png")
+    (root / "test" / "élan" / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
+    return root
+
+
+def test_a_folder_of_images_is_studied_and_broken_files_are_named(
+    tmp_path: Path, images: Path
+) -> None:
+    settings = (
+        "workload.data={name: imagefolder, train_size: 40, validation_size: 20, image_size: 8}",
+        f"workload.data.root={images}",
+        "workload.batch_size=16",
+        TWO_ARMS,
+        ONE_PAIR,
+    )
+    ended = run(tmp_path, [*QUICK[:1], *QUICK[3:], *settings])
+    assert ended.code == 0, ended.err
+    [note] = journal_lines(tmp_path / "studies/quick", kind="note")
+    assert note["text"].startswith("1 test files cannot be decoded and were left out: ")
+    assert "torn.jpg" in note["text"]
+    assert note["text"] in ended.out
+
+
+def test_what_cannot_run_is_told_before_anything_is_created(tmp_path: Path) -> None:
+    greedy = run(tmp_path, [*QUICK, "resources.cpu=9999"])
+    assert greedy.code == 2
+    assert "a trial asks for 9999 CPU, the cluster has" in greedy.err
+    unknown = run(tmp_path, [*QUICK, "workload.model={name: timm/resnet19}"])
+    assert unknown.code == 2
+    assert "resnet19" in unknown.err
+    assert "Traceback" not in greedy.err + unknown.err
+    assert list(tmp_path.iterdir()) == []

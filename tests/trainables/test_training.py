@@ -1,0 +1,191 @@
+"""The training loop of one trial: the same bits from the same seed, whatever ran before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trainables import data
+from trainables.training import Config, Training, deterministic, diverged, perturbed_share
+
+CONFIG = Config(
+    model="resnet8",
+    model_options={"width": 4},
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=5e-4,
+    epochs=2,
+    batch_size=32,
+    label_smoothing=0.1,
+    variant="sam",
+    perturb="norm",
+    rho=0.5,
+    train_size=100,
+    validation_size=50,
+    label_noise=0.4,
+    augment="crop",
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[data.Images, data.Facts]:
+    deterministic(1)
+    return data.load_pool("digits")
+
+
+def trained(config: Config, digits: tuple[data.Images, data.Facts]) -> Training:
+    training = Training(config, *digits)
+    for _ in range(config.epochs):
+        training.epoch()
+    return training
+
+
+def digest(training: Training) -> str:
+    state = training.model.state_dict()
+    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+
+
+def test_a_seed_gives_the_same_weights_whatever_ran_before(
+    digits: tuple[data.Images, data.Facts],
+) -> None:
+    first = digest(trained(CONFIG, digits))
+    other = digest(trained(replace(CONFIG, seed=4), digits))
+    torch.rand(7)
+    assert digest(trained(CONFIG, digits)) == first != other
+    source = (
+        "from tests.trainables.test_training import *\n"
+        "deterministic(1)\nprint(digest(trained(CONFIG, data.load_pool('digits'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert done.stdout.strip() == first, done.stderr
+
+
+def test_arms_see_the_same_data_and_start_from_the_same_weights(
+    digits: tuple[data.Images, data.Facts],
+) -> None:
+    sam = Training(CONFIG, *digits)
+    sgd = Training(replace(CONFIG, variant="none", perturb="none", rho=None), *digits)
+    assert digest(sam) == digest(sgd)
+    for (a, b), (c, d) in zip(sam.batches(), sgd.batches(), strict=True):
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+
+
+def test_rho_zero_is_the_base_optimizer(digits: tuple[data.Images, data.Facts]) -> None:
+    zero = trained(replace(CONFIG, rho=0.0), digits)
+    base = trained(replace(CONFIG, variant="none", perturb="none", rho=None), digits)
+    assert digest(zero) == digest(base)
+
+
+def test_an_epoch_reports_what_the_design_names(digits: tuple[data.Images, data.Facts]) -> None:
+    training = Training(CONFIG, *digits)
+    metrics = training.epoch()
+    assert set(metrics) == {
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "perturbation_norm",
+        "gradient_evaluations",
+        "seconds_per_epoch",
+    }
+    # 100 images make 3 whole batches of 32; SAM takes 2 evaluations a step.
+    assert training.steps == 3
+    assert metrics["gradient_evaluations"] == 6
+    assert metrics["perturbation_norm"] == pytest.approx(0.5, rel=1e-6)
+    assert 0 <= metrics["train_accuracy"] <= 100
+    assert (metrics["train_accuracy"] * 96 / 100) == pytest.approx(
+        round(metrics["train_accuracy"] * 96 / 100)
+    )
+
+
+def test_validation_is_the_mean_over_clean_validation_images(
+    digits: tuple[data.Images, data.Facts],
+) -> None:
+    pool, facts = digits
+    training = Training(CONFIG, pool, facts)
+    metrics = training.epoch()
+    chosen = data.split(
+        pool.labels, classes=10, seed=3, train_size=100, validation_size=50, label_noise=0.4
+    ).validation
+    pixels = torch.tensor(pool.images[chosen]).float() / 255
+    mean = torch.tensor(facts.mean)[:, None, None]
+    std = torch.tensor(facts.std)[:, None, None]
+    training.model.eval()
+    with torch.no_grad():
+        logits = training.model((pixels - mean) / std)
+    labels = torch.tensor(pool.labels[chosen])
+    right = (logits.argmax(1) == labels).float().mean().item()
+    assert metrics["validation_accuracy"] == pytest.approx(100 * right)
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert metrics["validation_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_learning_rate_follows_half_a_cosine(digits: tuple[data.Images, data.Facts]) -> None:
+    training = Training(replace(CONFIG, epochs=4), *digits)
+    rates = []
+    for _ in range(4):
+        rates.append(training.optimizer.param_groups[0]["lr"])
+        training.epoch()
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)])
+
+
+def test_the_test_set_changes_nothing(digits: tuple[data.Images, data.Facts]) -> None:
+    test, _ = data.load_test("digits")
+    plain, tested = Training(CONFIG, *digits), Training(CONFIG, *digits)
+    plain.epoch()
+    tested.epoch()
+    scores = tested.test(test)
+    assert set(scores) == {"test_loss", "test_accuracy"}
+    plain.epoch()
+    tested.epoch()
+    assert digest(plain) == digest(tested)
+
+
+def test_losses_that_overflow_are_divergence(digits: tuple[data.Images, data.Facts]) -> None:
+    training = Training(replace(CONFIG, lr=1e30), *digits)
+    assert not diverged({"train_loss": 1.0, "validation_loss": 1.0})
+    assert diverged(training.epoch()) or diverged(training.epoch())
+
+
+def test_the_share_of_perturbed_parameters(digits: tuple[data.Images, data.Facts]) -> None:
+    model = Training(CONFIG, *digits).model
+    norm = perturbed_share(CONFIG, model)
+    rest = perturbed_share(replace(CONFIG, perturb="no_norm"), model)
+    assert norm + rest == pytest.approx(perturbed_share(replace(CONFIG, perturb="all"), model))
+    assert 0 < norm < rest < 100
+    assert perturbed_share(replace(CONFIG, variant="none"), model) == 0
+
+
+def test_timing_measures_every_arm_or_says_why_not() -> None:
+    fields = {**CONFIG.__dict__}
+
+    def ask(**config: object) -> dict[str, dict[str, float]]:
+        request = {
+            "place": {"name": "digits"},
+            "configs": {"a": fields | config},
+            "threads": 1,
+            "gpu": False,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "trainables.timing"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        answer: dict[str, dict[str, float]] = json.loads(done.stdout)
+        return answer
+
+    arm = ask()["a"]
+    assert arm["seconds"] > 0
+    assert arm["steps"] == 3
+    assert "more than the 100 training images" in str(ask(batch_size=101)["error"])
