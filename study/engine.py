@@ -81,7 +81,7 @@ class Engine:
             address=self._address,
             include_dashboard=False if self._address is None else None,
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            logging_level=logging.CRITICAL,
         )
         return self
 
@@ -211,6 +211,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self._engine = engine
         self._course = course
         self._searcher = searcher
+        self._started: set[str] = set()
         self._listeners = listeners
 
     def __getstate__(self) -> dict[str, Any]:
@@ -225,9 +226,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        handed_out = self._searcher.trials[trial.config["trial"]]
-        for listener in self._listeners:
-            listener.start(handed_out, time.time())
+        self._start(trial.config["trial"])
 
     def on_trial_result(
         self,
@@ -247,18 +246,34 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         name, number = trial.config["trial"], trial.last_result.get("training_iteration", 0)
-        error = trial.get_pickled_error() or trial.get_error()
+        error = _last_error(trial)
         cause = getattr(error, "cause", None) or error
-        reason = type(cause).__name__ if isinstance(cause, BaseException) else "error"
+        reason = type(cause).__name__
         last_line = (str(cause).strip().splitlines() or [""])[-1]
+        if name not in self._started:  # it failed before its first step, so Tune never started it
+            self._start(name)
         for listener in self._listeners:
             listener.note(f"{name} failed {_RETRIES + 1} times, the last time: {last_line}")
         self._end(End(name, "failed", reason, {}, number, time.time()))
+
+    def _start(self, name: str) -> None:
+        self._started.add(name)
+        for listener in self._listeners:
+            listener.start(self._searcher.trials[name], time.time())
 
     def _end(self, end: End) -> None:
         for listener in self._listeners:
             listener.end(end)
         self._course.ended(end.trial)
+
+
+def _last_error(trial: TuneTrial) -> BaseException | None:
+    """What a trial failed of the last time, as Tune noted it in this process's scratch folder."""
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return None
+    error: BaseException = ray.cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def _task(function: Any, returns: int) -> Any:

@@ -68,6 +68,12 @@ class Home:
             )
         return contents
 
+    def check_free(self) -> None:
+        """Raises SpecError where another process works in the folder; makes nothing."""
+        if (self.folder / "lock").exists():
+            with self.claimed():
+                pass
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Makes the folder and keeps other processes out of it.

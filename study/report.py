@@ -71,6 +71,8 @@ def print_result(console: Console, spec: Spec, contents: Contents, verdict: Verd
         console.print(Text(text))
     for text in warnings(spec, contents, verdict):
         console.print(Text(f"warning: {text}", style="yellow"))
+    for text in contents.notes:
+        console.print(Text(f"note: {text}"))
     console.print(Text(verdict.sentence, style="bold"))
 
 

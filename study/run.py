@@ -56,6 +56,7 @@ def run(
     uri = preflight.tracking_store(tracking_uri)
     contents = home.check_same(spec)
     preflight.writable(home)
+    home.check_free()
     if contents is None or contents.verdict is None:
         _finish(spec, console, home, uri, address)
     verdict = report.write(home.folder, spec, home.begun()[1])
