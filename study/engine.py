@@ -77,12 +77,18 @@ class Engine:
         self._stop = False
 
     def __enter__(self) -> Engine:
-        ray.init(
-            address=self._address,
-            include_dashboard=False if self._address is None else None,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+        try:
+            ray.init(
+                # "local": without it Ray would join whatever cluster it finds on this machine.
+                address=self._address or "local",
+                include_dashboard=False if self._address is None else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except (ConnectionError, ValueError) as error:
+            if self._address is None:
+                raise
+            raise SpecError(f"--address {self._address}: no Ray cluster there: {error}") from None
         return self
 
     def __exit__(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from study import journal
 from study.journal import Contents
@@ -49,7 +50,7 @@ class Home:
                 f"{self.out}: holds no study '{self.name}'; studies there: {names}"
                 f"{nearest(self.name, there)}"
             )
-        return Spec.model_validate(contents.header["spec"]), contents
+        return self._spec_of(contents), contents
 
     def check_same(self, spec: Spec) -> Contents | None:
         """The contents so far. Raises SpecError where they are those of another spec."""
@@ -59,7 +60,7 @@ class Home:
                 raise SpecError(f"{self.folder}: holds a ledger without its journal; move it away")
             return None
         if contents.header["hash"] != spec.hash:
-            before = Spec.model_validate(contents.header["spec"])
+            before = self._spec_of(contents)
             difference = "\n".join(_difference(before.hashed(), spec.hashed()))
             raise SpecError(
                 f"{self.folder}: holds a study '{spec.study}' of another spec:\n{difference}\n"
@@ -67,6 +68,15 @@ class Home:
                 f"go on with the old one, or move {self.folder} away."
             )
         return contents
+
+    def _spec_of(self, contents: Contents) -> Spec:
+        try:
+            return Spec.model_validate(contents.header["spec"])
+        except ValidationError:
+            raise SpecError(
+                f"{self.journal}: written by another version of this program, which named its "
+                f"settings otherwise; go on with that version, or move {self.folder} away"
+            ) from None
 
     def check_free(self) -> None:
         """Raises SpecError where another process works in the folder; makes nothing."""

@@ -28,6 +28,12 @@ def tracking_store(uri: str | None) -> str:
     return uri
 
 
+def how_to_look(uri: str) -> str:
+    """What to type, or where to go, to see the tracking store; without its password."""
+    shown = tracking_uri.masked(uri)
+    return shown if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+
+
 def writable(home: Home) -> None:
     """Raises SpecError where the study's folder can be neither made nor written."""
     nearest = home.folder

@@ -59,10 +59,11 @@ def run(
     home.check_free()
     if contents is None or contents.verdict is None:
         _finish(spec, console, home, uri, address)
-    verdict = report.write(home.folder, spec, home.begun()[1])
-    report.print_result(console, spec, home.begun()[1], verdict)
+    contents = home.begun()[1]
+    verdict = report.write(home.folder, spec, contents)
+    report.print_result(console, spec, contents, verdict)
     console.print(f"report: {home.report}", soft_wrap=True)
-    console.print(f"to compare studies: mlflow ui --backend-store-uri {uri}", soft_wrap=True)
+    console.print(f"to compare studies: {preflight.how_to_look(uri)}", soft_wrap=True)
     return 0 if verdict.complete else 1
 
 
