@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study import preflight
+from study import preflight, provenance
 from study.home import Home
 from study.yamlfile import SpecError
 from tests.study.synthetic import make_spec
@@ -62,7 +62,7 @@ def test_other_versions_and_files_left_out_are_noted(
     facts = {**FACTS, "undecodable": [f"train/a/{i}.jpg" for i in range(12)]}
     with home.claimed(), preflight.opened(home, spec, facts):
         pass
-    monkeypatch.setattr(preflight.provenance, "versions", lambda: {"torch": "99"})
+    monkeypatch.setattr(provenance, "versions", lambda: {"torch": "99"})
     with home.claimed(), preflight.opened(home, spec, facts):
         pass
     left_out, other = home.begun()[1].notes
