@@ -29,6 +29,8 @@ STATE = "mlflow.json"
 ARTIFACTS = ("report.html", "verdict.json", "trials.csv", "timings.csv", "spec.yaml", "plots")
 """Files and folders of a study's folder that its parent run holds as artifacts."""
 INTERRUPTED = "interrupted"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it the UI opens an experiment as one of prompts and traces."""
 
 _LINES = 4000  # of the journal, held in memory at a time
 _METRICS = 900  # a batch; MLflow takes 1000 things in all
@@ -189,7 +191,8 @@ class Mirror:
         name = self._header["spec"]["study"]
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            return str(self._client.create_experiment(name, self._artifact_location(name)))
+            place = self._artifact_location(name)
+            return str(self._client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
         if experiment.lifecycle_stage == "deleted":
             number = experiment.experiment_id
             raise TrackingError(
