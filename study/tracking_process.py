@@ -14,7 +14,7 @@ from typing import IO
 from study.tracking_uri import VARIABLE, default_uri, masked
 
 LOG = "mlflow.log"
-_WHEN_DONE, _WHEN_INTERRUPTED = 120.0, 5.0  # seconds that the child may take to catch up
+_WHEN_DONE, _WHEN_INTERRUPTED = 120.0, 6.5  # seconds that the child may take to catch up
 
 
 class MirrorProcess:
