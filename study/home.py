@@ -35,7 +35,7 @@ class Home:
         """What the journal holds, None where the study has not begun."""
         try:
             return journal.read(self.journal)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except journal.JournalError as error:
             raise SpecError(f"{error}; move the folder {self.folder} away") from None
@@ -54,7 +54,7 @@ class Home:
 
     def check_same(self, spec: Spec) -> Contents | None:
         """The contents so far. Raises SpecError where they are those of another spec."""
-        contents = self.contents()
+        contents = self.contents() if self._begun() else None
         if contents is None:
             if self.ledger.exists():
                 raise SpecError(f"{self.folder}: holds a ledger without its journal; move it away")
@@ -68,6 +68,16 @@ class Home:
                 f"go on with the old one, or move {self.folder} away."
             )
         return contents
+
+    def _begun(self) -> bool:
+        """Whether the journal has a whole line: a crash in the first moments may leave less."""
+        try:
+            with self.journal.open("rb") as file:
+                return file.readline().endswith(b"\n")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise SpecError(f"{self.journal}: cannot be read: {error.strerror}") from None
 
     def _spec_of(self, contents: Contents) -> Spec:
         try:

@@ -67,19 +67,20 @@ class Journal:
         """Opens `path`, made when it is not there, and cuts off a torn last line."""
         whole = _cut_torn_line(path)
         self._seen = {_key(json.loads(line)) for line in whole}
-        self._file: IO[bytes] = path.open("ab")
+        self._file: IO[bytes] = path.open("ab", buffering=0)
 
     def append(self, line: Line, *, sync: bool = False) -> bool:
         """Writes `line` unless one with its key is there; with sync, waits until it is on disk.
 
         Returns whether it was written. Raises OSError (disk full), after which the line counts as
-        not written.
+        not written, though a part of it may stand at the end of the file.
         """
         key = _key(line)
         if key in self._seen:
             return False
-        self._file.write(json.dumps(_finite(line), allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        rest = json.dumps(_finite(line), allow_nan=False).encode() + b"\n"
+        while rest:
+            rest = rest[self._file.write(rest) :]
         if sync:
             os.fsync(self._file.fileno())
         self._seen.add(key)
@@ -129,14 +130,23 @@ def end_line(end: End) -> Line:
 
 
 def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, Line]]:
-    """Whole lines of the file from byte `offset` on, each with the offset behind it."""
+    """Whole lines of the file from byte `offset` on, each with the offset behind it.
+
+    Raises JournalError at a line that is damaged.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         for raw in file:
             if not raw.endswith(b"\n"):
                 return
+            try:
+                line = json.loads(raw)
+            except ValueError as error:
+                raise JournalError(
+                    f"{path}: not a journal, or damaged, at byte {offset}: {error}"
+                ) from None
             offset += len(raw)
-            yield offset, json.loads(raw)
+            yield offset, line
 
 
 def read(path: Path) -> Contents:
@@ -172,7 +182,7 @@ def read(path: Path) -> Contents:
                     notes.append(line["text"])
                 case "verdict":
                     verdict = line["verdict"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(f"{path}: not a journal of a study: {error!r}") from None
     if header.get("version") != VERSION:
         raise JournalError(f"{path}: not a journal of version {VERSION}")

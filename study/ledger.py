@@ -57,9 +57,9 @@ class Ledger:
         """
         ends = {result.trial.name: result.end for result in results}
         with self._lock:
-            planned: dict[str, list[Trial]] = {name: [] for name in self._spec.arms}
+            planned: dict[str, dict[int, Trial]] = {name: {} for name in self._spec.arms}
             for trial in trials:
-                planned[trial.arm].append(trial)
+                planned[trial.arm][trial.index] = trial
             for arm, wanted in planned.items():
                 study = self._studies[arm, stage] = optuna.create_study(
                     storage=self._storage,
@@ -68,30 +68,25 @@ class Ledger:
                     load_if_exists=True,
                 )
                 there = {trial.user_attrs["index"] for trial in study.get_trials(deepcopy=False)}
-                for trial in wanted:
+                for trial in wanted.values():
                     if trial.index not in there:
                         attributes = {"index": trial.index, "seed": trial.seed}
                         study.enqueue_trial(dict(trial.hyperparameters), user_attrs=attributes)
                 for frozen in study.get_trials(deepcopy=False):
-                    self._settle(study, arm, stage, frozen, ends)
+                    self._settle(study, frozen, wanted[frozen.user_attrs["index"]], ends)
 
     def _settle(
-        self,
-        study: optuna.Study,
-        arm: str,
-        stage: Stage,
-        frozen: FrozenTrial,
-        ends: Mapping[str, End],
+        self, study: optuna.Study, frozen: FrozenTrial, trial: Trial, ends: Mapping[str, End]
     ) -> None:
-        name = f"{self._spec.study}/{arm}/{stage}/{frozen.user_attrs['index']}"
-        self._numbers[name] = (study, frozen.number)
+        self._numbers[trial.name] = (study, frozen.number)
         if frozen.state.is_finished():
             return
-        if name in ends:
+        if trial.name in ends:
             self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-            self._tell(ends[name])
+            self._tell(ends[trial.name])
         elif frozen.state == TrialState.RUNNING:
-            self._again.append(self._trial(arm, stage, frozen))
+            # As planned: a crash may have come before the ledger knew all of its parameters.
+            self._again.append(trial)
 
     def ask(self, stage: Stage) -> Trial | None:
         """Hands out the next trial of an opened stage; None when all are handed out."""
@@ -107,11 +102,9 @@ class Ledger:
             )
             if arm is None:
                 return None
-            return self._trial(arm, stage, self._studies[arm, stage].ask(self._distributions[arm]))
-
-    def _trial(self, arm: str, stage: Stage, trial: optuna.Trial | FrozenTrial) -> Trial:
-        index, seed = trial.user_attrs["index"], trial.user_attrs["seed"]
-        return Trial(self._spec.study, arm, stage, index, seed, trial.params)
+            trial = self._studies[arm, stage].ask(self._distributions[arm])
+            index, seed = trial.user_attrs["index"], trial.user_attrs["seed"]
+            return Trial(self._spec.study, arm, stage, index, seed, trial.params)
 
     def tell(self, end: End) -> None:
         """Records how a handed-out trial ended; a second time changes nothing."""

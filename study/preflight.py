@@ -37,7 +37,7 @@ def how_to_look(uri: str) -> str:
 def writable(home: Home) -> None:
     """Raises SpecError where the study's folder can be neither made nor written."""
     nearest = home.folder
-    while not nearest.exists():
+    while not os.path.exists(nearest):  # Path.exists raises where a name is too long
         nearest = nearest.parent
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise SpecError(f"{home.folder}: cannot be written; choose another folder with --out")

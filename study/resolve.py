@@ -102,8 +102,9 @@ class _Resolver:
         return self.document.error(place, message)
 
     def spec(self) -> Spec:
-        file = self.file
-        arms = {name: self.arm(entry, place) for name, (entry, place) in self.entries().items()}
+        file, entries = self.file, self.entries()
+        self.check_search(entry for entry, _ in entries.values())
+        arms = {name: self.arm(entry, place) for name, (entry, place) in entries.items()}
         workload = self.workload()
         self.verdict(arms)
         return Spec(
@@ -132,14 +133,17 @@ class _Resolver:
                     text = f"{data.name} takes no {key}; leave it out"
                     raise self.fail(text, "workload", "data", key)
         wanted = (data.train_size or 1) + data.validation_size
+        images = data.train_size
+        if images is None and facts.pool is not None:
+            images = facts.pool - data.validation_size
         if facts.pool is not None and wanted > facts.pool:
             text = (
                 f"train_size and validation_size ask for {wanted} images; {data.name} has "
                 f"{facts.pool} that are not test images"
             )
             raise self.fail(text, "workload", "data", "validation_size")
-        if data.train_size is not None and workload.batch_size > data.train_size:
-            text = f"{workload.batch_size} is more than the {data.train_size} training images"
+        if images is not None and workload.batch_size > images:
+            text = f"{workload.batch_size} is more than the {images} training images"
             raise self.fail(text, "workload", "batch_size")
         allowed = catalog.model_options(workload.model.name) or ()
         if "width" in workload.model.model_fields_set and "width" not in allowed:
@@ -189,7 +193,8 @@ class _Resolver:
                 raise self.document.error((*place, key), text)
             if problem := variant.options[key].problem(value):
                 raise self.document.error((*place, key), problem)
-            options[key] = value
+            # 0 and 0.0 are one value and must make one hash.
+            options[key] = float(value) if isinstance(options[key], float) else value
         if variant.geometry is None and entry.perturb is not None:
             text = f"variant {entry.variant} perturbs nothing; leave perturb out"
             raise self.document.error((*place, "perturb"), text)
@@ -203,16 +208,20 @@ class _Resolver:
             seed_offset=entry.seed_offset,
         )
 
+    def check_search(self, entries: Iterable[_ArmEntry]) -> None:
+        """Refuses a key under the study's `search` that no arm can take."""
+        options = {key for entry in entries for key in catalog.VARIANTS[entry.variant].options}
+        allowed = [*SEARCH_KEYS, *sorted(options)]
+        for key in self.file.search:
+            if key not in allowed:
+                raise self.fail(not_in("search key", key, allowed), "search", key)
+
     def search(self, entry: _ArmEntry, perturb: str, place: Place) -> dict[str, Span]:
         """The arm's search space: the study's, where it applies, under the arm's own; rho first."""
         variant = catalog.VARIANTS[entry.variant]
         allowed = [*SEARCH_KEYS, *variant.options]
-        everywhere = {o for v in catalog.VARIANTS.values() for o in v.options}
         given: dict[str, tuple[Any, Place]] = {}
         for key, value in self.file.search.items():
-            if key not in SEARCH_KEYS and key not in everywhere:
-                text = not_in("search key", key, [*SEARCH_KEYS, *sorted(everywhere)])
-                raise self.fail(text, "search", key)
             if key in allowed and not (key == "rho" and variant.geometry is None):
                 given[key] = (value, ("search", key))
         for key, value in entry.search.items():
@@ -225,11 +234,11 @@ class _Resolver:
         if variant.geometry is not None and "rho" not in given:
             text = f"variant {entry.variant} needs a range: rho: suggested, or low and high"
             raise self.document.error((*place, "search"), text)
-        spans = {
+        # By name, because the order decides who gets which draws and the hash does not see it.
+        return {
             key: self.span(key, value, entry.variant, perturb, where)
-            for key, (value, where) in sorted(given.items(), key=lambda item: item[0] != "rho")
+            for key, (value, where) in sorted(given.items(), key=lambda i: (i[0] != "rho", i[0]))
         }
-        return spans
 
     def span(self, key: str, value: Any, variant: str, perturb: str, place: Place) -> Span:
         if value == "suggested":

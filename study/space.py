@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,13 +67,13 @@ def at(key: str, span: Span, u: float) -> Value:
     assert span.high is not None
     if key in WHOLE or span.step is not None:
         # Each grid value owns an equal share of [0, 1), the ends included.
-        step = span.step or 1.0
-        count = math.floor((span.high - span.low) / step + 1e-9) + 1
         if span.log:
-            value = float(math.floor(_between(span.low, span.high + 1, True, u)))
-        else:
-            value = span.low + step * min(int(u * count), count - 1)
-        return int(value) if key in WHOLE else value
+            return min(math.floor(_between(span.low, span.high + 1, True, u)), int(span.high))
+        # In decimals, as Optuna does: 0.1 + 2 * 0.1 is 0.3, an end of the range and not above it.
+        low, high, step = (Decimal(str(number)) for number in (span.low, span.high, span.step or 1))
+        count = int((high - low) // step) + 1
+        value = low + step * min(int(u * count), count - 1)
+        return int(value) if key in WHOLE else float(value)
     return _between(span.low, span.high, span.log, u)
 
 
@@ -90,7 +91,10 @@ def _axis(key: str, span: Span) -> Iterator[Value]:
     assert span.high is not None
     assert span.points is not None
     for i in range(span.points):
-        value = _between(span.low, span.high, span.log, i / (span.points - 1))
+        last = i == span.points - 1
+        value = (
+            span.high if last else _between(span.low, span.high, span.log, i / (span.points - 1))
+        )
         yield round(value) if key in WHOLE else value
 
 
@@ -127,7 +131,7 @@ def span_problem(key: str, span: Span, variant: str, sampler: str) -> str | None
     if span.choices is not None:
         if span.model_fields_set - {"choices"}:
             return "choices stand alone, without low, high, log, step or points"
-        if not span.choices or len(set(map(repr, span.choices))) < len(span.choices):
+        if not span.choices or len(set(span.choices)) < len(span.choices):
             return "choices must name at least one value, each once"
         return _first_problem(key, span.choices, variant)
     if span.low is None or span.high is None:
@@ -138,13 +142,19 @@ def span_problem(key: str, span: Span, variant: str, sampler: str) -> str | None
         return f"a logarithmic range starts above 0, not at {span.low:g}"
     if span.log and span.step is not None:
         return "step and log exclude each other"
+    if span.step is not None and not 1 <= (span.high - span.low) / span.step <= 1e9:
+        return f"step {span.step:g} must fit into the range, at most 1e9 times"
     if sampler == "grid" and span.points is None:
         return "a grid needs points: N, or choices"
     if sampler != "grid" and span.points is not None:
         return "points is for the sampler grid"
+    if span.points is not None and span.step is not None:
+        return "step and points exclude each other"
     if key in WHOLE:
         if not all(float(n).is_integer() for n in (span.low, span.high, span.step or 1)):
             return f"{key} takes whole numbers"
+        if span.points is not None and len(set(_axis(key, span))) < span.points:
+            return f"the range holds fewer than {span.points} whole numbers; lower points"
         return _first_problem(key, (int(span.low), int(span.high)), variant)
     return _first_problem(key, (span.low, span.high), variant)
 

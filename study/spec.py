@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
@@ -46,6 +47,13 @@ def _known_model(name: str) -> str:
         text = not_in("model", name, catalog.MODEL_NAMES)
         raise PydanticCustomError("choice", "{text}", {"text": text})
     return name
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, (bool, int, float, str)):
+        text = f"must be a number, a word, true or false, not {value!r}"
+        raise PydanticCustomError("scalar", "{text}", {"text": text})
+    return value
 
 
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
@@ -129,8 +137,8 @@ class Span(Part):
     high: Annotated[float, Field(allow_inf_nan=False)] | None = None
     log: bool = False
     step: Positive | None = None
-    choices: list[Value] | None = None
-    points: Annotated[int, Field(ge=2)] | None = None
+    choices: list[Annotated[Value, BeforeValidator(_scalar)]] | None = None
+    points: Annotated[int, Field(ge=2, le=10_000)] | None = None
     borrowed: bool = False
 
 
