@@ -1,0 +1,262 @@
+"""From a file to the spec that runs: what holds between keys, and what the hash covers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from study import resolve
+from study.spec import Spec
+from study.yamlfile import Document, SpecError
+from tests.study.command import SPEC
+from tests.study.synthetic import make_spec
+
+
+def told(*assignments: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        make_spec(*assignments)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+MAPPINGS = [
+    "",
+    "workload.",
+    "workload.data.",
+    "workload.model.",
+    "workload.optimizer.",
+    "arms.sam_on.",
+    "arms.sam_on.search.",
+    "cross.",
+    "search.",
+    "search.rho.",
+    "tune.",
+    "confirm.",
+    "verdict.",
+    "resources.",
+]
+
+
+@pytest.mark.parametrize("place", MAPPINGS)
+def test_an_unknown_key_is_refused_at_every_level(place: str) -> None:
+    given = {
+        "cross.": ["cross={variant: [asam], perturb: [all]}"],
+        "search.rho.": ["search.rho={}"],
+    }
+    message = told(*given.get(place, []), f"{place}zzz=1")
+    assert f"{place}zzz: unknown" in message
+    assert "allowed: " in message
+
+
+@pytest.mark.parametrize("place", [place[:-1] for place in MAPPINGS if place])
+@pytest.mark.parametrize("value", ["5", "[a]", "true"])
+def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -> None:
+    assert told(f"{place}={value}").startswith(f"--set {place}={value}: {place}: must be")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("workload.data.train_size=0", "workload.data.train_size: must be at least 1, not 0"),
+        ("workload.data.validation_size=-5", "must be at least 1, not -5"),
+        ("workload.data.label_noise=1.0", "must be below 1, not 1.0"),
+        ("workload.data.split_seed=-1", "must be at least 0, not -1"),
+        ("workload.data.root=/data", "digits takes no root; leave it out"),
+        ("workload.data.image_size=32", "digits takes no image_size; leave it out"),
+        ("workload.data.train_size=true", "must be a whole number, not True"),
+        ("workload.data.name=imagefolder", "give its path, --set workload.data.root=PATH"),
+        ("workload.model={name: timm/resnet18, width: 4}", "timm/resnet18 takes no width"),
+        ("workload.model.name=timm/../x", "unknown model 'timm/../x'"),
+        ("workload.optimizer.lr=0", "must be above 0, not 0"),
+        ("workload.optimizer.momentum=1", "must be below 1, not 1"),
+        ("workload.epochs=0", "must be at least 1, not 0"),
+        ("workload.batch_size=641", "641 is more than the 640 training images"),
+        ("tune.trials_per_arm=null", "trials_per_arm is missing"),
+        ("tune.trials_per_arm=1e3", "must be a whole number, not 1000.0"),
+        ("arms.sam_on.trials=0", "arms.sam_on.trials: must be at least 1, not 0"),
+        ("arms.sam_on.seed_offset=-1", "arms.sam_on.seed_offset: must be at least 0"),
+        ("arms.sam_on.search=null", "must be a mapping, not None"),
+        ("arms.a.b={variant: sam}", "arms.a.variant: is missing"),
+        ("arms={'a b': {variant: sam}, c: {variant: sam}}", "must be a name of letters"),
+        ("arms={a: {variant: sam}}", "at least two arms are needed"),
+        ("confirm.seeds=10001", "must be at most 10000, not 10001"),
+        ("verdict.confidence=0.5", "must be above 0.5, not 0.5"),
+        ("verdict.equivalence_margin=0", "must be above 0, not 0"),
+        ("verdict.also=[[sam_on, sam_onn]]", "verdict.also.0: unknown arm 'sam_onn'"),
+        ("verdict.also=[[sgd, sgd]]", "planned already, or an arm with itself"),
+        ("verdict.also=[[sgd, sam_on], [sam_on, sgd]]", "verdict.also.1: sam_on against sgd"),
+        ("study=''", "must be a name of letters"),
+        ("study=..", "must be a name of letters"),
+        ("study=-x", "must be a name of letters"),
+        ("study=größe", "must be a name of letters"),
+        (f"study={'a' * 65}", "at most 64"),
+        ('study="a\\n"', "must be a name of letters"),
+        ("study=5", "must be text, not 5"),
+        ("search.rho=suggest", "must be 'suggested' (rho only) or a mapping"),
+        ("search.rho={low: 1}", "give low and high, or choices"),
+        ("search.rho={low: 1, high: 1}", "low 1 must be below high 1"),
+        ("search.rho={low: 0.1, high: 1, points: 3}", "points is for the sampler grid"),
+        ("search.rho={low: 0.1, high: 1, log: true, step: 0.1}", "step and log exclude"),
+        ("search.rho={low: 0, high: 1, step: 2}", "step 2 must fit into the range"),
+        ("search.rho={low: 0, high: 1, step: 1.0e-30}", "at most 1e9 times"),
+        ("search.rho={low: 0, high: 1, step: 0}", "must be above 0, not 0"),
+        ("search.rho={choices: [1, 1.0]}", "each once"),
+        ("search.rho={choices: [1], log: true}", "choices stand alone"),
+        ("search.rho={choices: [[1]]}", "search.rho.choices.0: must be a number, a word"),
+        ("search.rho={choices: [null]}", "search.rho.choices.0: must be a number, a word"),
+        ("search.rho={choices: [a]}", "'a' is not a finite number"),
+        ("search.rho={low: 0.1, high: 1, borrowed: true}", "unknown key 'borrowed'"),
+        ("search.lr={low: 0, high: 1}", "search.lr: 0.0 is not above 0"),
+        ("search.momentum={low: 0, high: 1}", "is not at least 0 and below 1"),
+        ("search.batch_size={low: 1.5, high: 8}", "batch_size takes whole numbers"),
+        ("search.batch_size={choices: [8, 8.5]}", "8.5 is not a whole number from 1"),
+        ("search.bn_statistics={choices: [last]}", "'last' is not one of first, both, none"),
+        ("search.bn_statistics={low: 0, high: 1}", "is not one of first, both, none"),
+        ("search.eta={low: 0, high: 1}", "search.eta: unknown search key 'eta'"),
+        ("arms.sgd.search={eta: {low: 0, high: 1}}", "arms.sgd.search.eta: unknown search key"),
+        ("cross={variant: [], perturb: [all]}", "cross.variant: needs at least 1 entries"),
+        ("cross={variant: [none], perturb: [all]}", "variant none perturbs nothing"),
+        ("cross={variant: [asan], perturb: [all]}", "cross.variant.0: unknown variant 'asan'"),
+        ("cross={variant: [asam], perturb: [nrom]}", "did you mean 'norm'?"),
+        ("cross={variant: [sam], perturb: [all]}", "makes the arm 'sam_all' a second time"),
+        ("cross={variant: [asam, asam], perturb: [all]}", "makes the arm 'asam_all' a second"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(assignment: str, part: str) -> None:
+    message = told(assignment)
+    assert part in message
+    assert message.startswith((f"--set {assignment}: ", "test: "))
+
+
+def test_a_batch_is_not_larger_than_all_images_there_are() -> None:
+    assert "801 is more than the 800 training images" in told(
+        "workload.data.train_size=null", "workload.batch_size=801"
+    )
+
+
+def test_a_grid_takes_no_budget_but_its_size() -> None:
+    grid = ("tune={sampler: grid}", "search.rho={low: 0.1, high: 1, points: 3}")
+    spec = make_spec(*grid, "arms.sgd.trials=5")
+    assert {name: arm.trials for name, arm in spec.arms.items()} == {
+        "sgd": 5,
+        "sam_all": 3,
+        "sam_on": 3,
+    }
+    assert make_spec(*grid).arms["sgd"].trials == 3
+    assert make_spec(*grid, "tune.trials_per_arm=3").arms["sam_on"].trials == 3
+    assert "tune.trials_per_arm: the grid of arm sam_all has 3 points, not 4" in told(
+        *grid, "tune.trials_per_arm=4"
+    )
+    assert "arms.sam_on.trials: the grid of arm sam_on has 3 points" in told(
+        *grid, "arms.sam_on.trials=2"
+    )
+    assert "step and points exclude each other" in told(
+        *grid, "search.rho={low: 0.1, high: 1, points: 3, step: 0.1}"
+    )
+    assert "fewer than 5 whole numbers" in told(
+        *grid, "search.batch_size={low: 1, high: 3, points: 5}"
+    )
+
+
+def test_an_arm_may_override_the_search_and_set_options() -> None:
+    spec = make_spec(
+        "search.lr={low: 0.1, high: 1, log: true}",
+        "arms.sam_on.search={lr: {choices: [0.5]}, rho: {low: 1, high: 2}}",
+        "arms.asam={variant: asam, perturb: norm, eta: 1, search: {normalize_bias: {choices: "
+        "[true, false]}}}",
+    )
+    on, asam = spec.arms["sam_on"], spec.arms["asam"]
+    assert on.search["lr"].choices == [0.5]
+    assert (on.search["rho"].low, on.search["rho"].high, on.search["rho"].log) == (1, 2, False)
+    assert spec.arms["sgd"].search.keys() == {"lr"}
+    assert asam.options == {"eta": 1.0, "normalize_bias": True, "bn_statistics": "first"}
+    assert list(asam.search) == ["rho", "lr", "normalize_bias"]
+    assert (asam.search["rho"].low, asam.search["rho"].high) == (0.6, 30)
+
+
+@pytest.mark.parametrize(
+    ("variant", "perturb", "low", "high"),
+    [
+        ("sam", "all", 0.02, 1),
+        ("sam", "no_norm", 0.02, 1),
+        ("sam", "norm", 0.1, 5),
+        ("asam", "all", 0.2, 10),
+        ("asam", "no_norm", 0.2, 10),
+        ("asam", "norm", 0.6, 30),
+    ],
+)
+def test_suggested_ranges_are_those_of_the_design(
+    variant: str, perturb: str, low: float, high: float
+) -> None:
+    span = make_spec(f"arms.x={{variant: {variant}, perturb: {perturb}}}").arms["x"].search["rho"]
+    assert (span.low, span.high, span.log, span.borrowed) == (low, high, True, False)
+
+
+def test_cross_adds_the_product_beside_the_arms() -> None:
+    spec = make_spec("cross={variant: [asam], perturb: [all, norm]}")
+    assert list(spec.arms) == ["sgd", "sam_all", "sam_on", "asam_all", "asam_norm"]
+    assert (spec.arms["asam_norm"].variant, spec.arms["asam_norm"].perturb) == ("asam", "norm")
+    alone = make_spec(
+        "arms={}",
+        "cross={variant: [sam, asam], perturb: [all]}",
+        "verdict={baseline: sam_all, equivalence_margin: 1}",
+    )
+    assert alone.pairs == [("asam_all", "sam_all")]
+
+
+def test_the_default_study_is_the_one_of_the_design() -> None:
+    spec = resolve.load(SPEC)
+    assert list(spec.arms) == ["sgd", "sam_all", "sam_on", "sam_no_norm"]
+    assert [arm.trials for arm in spec.arms.values()] == [8] * 4
+    assert spec.pairs == [
+        ("sgd", "sam_all"),
+        ("sam_on", "sam_all"),
+        ("sam_no_norm", "sam_all"),
+        ("sam_on", "sgd"),
+    ]
+
+
+def test_a_spec_survives_json_with_its_hash() -> None:
+    spec = make_spec(
+        "search.batch_size={choices: [8, 16]}",
+        "arms.asam={variant: asam, search: {eta: {choices: [0, 0.5]}, normalize_bias: {choices: "
+        "[true, false]}}}",
+    )
+    again = Spec.model_validate(json.loads(json.dumps(spec.model_dump())))
+    assert again == spec
+    assert again.hash == spec.hash
+    assert again.arms["asam"].search["batch_size"].choices == [8, 16]
+    assert all(type(n) is int for n in again.arms["asam"].search["batch_size"].choices or ())
+
+
+def test_the_hash_does_not_cover_where_the_images_lie() -> None:
+    images = "workload.data={name: imagefolder, validation_size: 10}"
+    here = make_spec(images, "workload.data.root=/here")
+    assert make_spec(images, "workload.data.root=/there").hash == here.hash
+    assert make_spec(images, "workload.data.root=/here", "workload.data.image_size=8") != here
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["workload.optimizer.lr=1"], ["workload.optimizer.lr=1.0"]),
+        (["arms.a={variant: asam, eta: 0}"], ["arms.a={variant: asam}"]),
+        (["arms.sam_on.perturb=norm"], ["arms.sam_on.bn_statistics=first"]),
+        (
+            ["search.lr={low: 0.1, high: 1}", "search.momentum={low: 0, high: 0.9}"],
+            ["search.momentum={low: 0, high: 0.9}", "search.lr={low: 0.1, high: 1}"],
+        ),
+    ],
+)
+def test_two_ways_to_write_one_study_are_one_study(one: list[str], other: list[str]) -> None:
+    first, second = make_spec(*one), make_spec(*other)
+    assert first.hash == second.hash
+    # The order decides which draws a hyperparameter gets, so it must be the same too.
+    for name, arm in first.arms.items():
+        assert list(arm.search) == list(second.arms[name].search)
+
+
+def test_a_file_needs_no_line_numbers_to_be_resolved() -> None:
+    with pytest.raises(SpecError, match=r"^here: study: is missing$"):
+        resolve.resolve(Document({}, {(): "here"}))
