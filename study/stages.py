@@ -23,16 +23,17 @@ class Plan:
     trials: tuple[Trial, ...]
 
 
-def plan(spec: Spec, results: Sequence[Result]) -> Plan | None:
-    """The first stage with trials that have not ended; None when the study is done."""
-    ended = {result.trial.name for result in results}
-    search = search_trials(spec)
-    if any(trial.name not in ended for trial in search):
-        return Plan("search", search)
-    confirm = confirm_trials(spec, chosen(spec, results))
-    if any(trial.name not in ended for trial in confirm):
-        return Plan("confirm", confirm)
-    return None
+def begun(spec: Spec, results: Sequence[Result]) -> tuple[Plan, ...]:
+    """The search, and the confirm stage once the search is over."""
+    search = Plan("search", search_trials(spec))
+    if not over(search, results):
+        return (search,)
+    return search, Plan("confirm", confirm_trials(spec, chosen(spec, results)))
+
+
+def over(plan: Plan, results: Iterable[Result]) -> bool:
+    """Whether every trial of a stage has ended."""
+    return {trial.name for trial in plan.trials} <= {result.trial.name for result in results}
 
 
 def search_trials(spec: Spec) -> tuple[Trial, ...]:

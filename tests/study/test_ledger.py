@@ -1,0 +1,248 @@
+"""The ledger: hands out exactly what was planned, once, whatever a crash left behind."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from study import space, stages, verdict
+from study.ledger import Ledger, open_file
+from study.records import End, Result, Status, Trial
+from study.simulate import Answer, Simulation
+from study.spec import Spec
+from tests.study.synthetic import make_spec
+from tests.study.test_simulated_studies import scores, truth
+
+
+def end(trial: Trial, accuracy: float = 50.0) -> End:
+    return End(trial.name, "finished", "", {"validation_accuracy": accuracy}, 3, 0.0)
+
+
+def drain(ledger: Ledger, stage: Any = "search") -> list[Trial]:
+    handed = []
+    while (trial := ledger.ask(stage)) is not None:
+        handed.append(trial)
+    return handed
+
+
+@pytest.mark.parametrize("sampler", ["qmc", "random", "grid"])
+@pytest.mark.filterwarnings("error")
+def test_what_is_handed_out_is_what_was_planned(tmp_path: Path, sampler: str) -> None:
+    points = ", points: 3" if sampler == "grid" else ""
+    step = "" if sampler == "grid" else ", step: 0.1"
+    spec = make_spec(
+        "tune={sampler: grid}" if sampler == "grid" else f"tune.sampler={sampler}",
+        f"search.rho={{low: 0.1, high: 0.7{points}{step}}}",
+        f"search.lr={{low: 0.003, high: 3, log: true{points}}}",
+        "search.batch_size={choices: [8, 16]}",
+        "search.bn_statistics={choices: [first, none]}",
+    )
+    ledger = Ledger(open_file(tmp_path / "ledger.log"), spec)
+    planned = stages.search_trials(spec)
+    ledger.open_stage("search", planned, [])
+    handed = drain(ledger)
+    assert sorted(handed, key=lambda t: (t.arm, t.index)) == sorted(
+        planned, key=lambda t: (t.arm, t.index)
+    )
+    # Arms take turns while they have trials left, each in the order of its points.
+    first = [trial.arm for trial in handed[:6]]
+    assert first == ["sgd", "sam_all", "sam_on"] * 2
+    for arm in spec.arms:
+        indices = [trial.index for trial in handed if trial.arm == arm]
+        assert indices == list(range(len(space.points(spec, arm))))
+
+
+def test_what_was_handed_out_comes_back_first_and_what_has_an_end_is_told(tmp_path: Path) -> None:
+    spec, path = make_spec(), tmp_path / "ledger.log"
+    planned = stages.search_trials(spec)
+    before = Ledger(open_file(path), spec)
+    before.open_stage("search", planned, [])
+    out = [before.ask("search") for _ in range(4)]
+    assert all(trial is not None for trial in out)
+    lost, done, told, again = (trial for trial in out if trial is not None)
+    before.tell(end(told))
+    # The journal has the end of `done`, which the ledger did not hear of.
+    ends = [Result(trial, end(trial)) for trial in (told, done)]
+    storage = open_file(path)
+    after = Ledger(storage, spec)
+    after.open_stage("search", planned, ends)
+    handed = drain(after)
+    assert set(map(id, handed[:2])) <= {id(t) for t in planned}
+    assert {trial.name for trial in handed[:2]} == {lost.name, again.name}
+    assert [t for t in handed[:2] if t.name == lost.name] == [lost]
+    assert len({t.name for t in handed}) == len(handed) == len(planned) - 2
+    for trial in handed:
+        after.tell(end(trial))
+        after.tell(end(trial, 10.0))
+    states = {
+        trial.state for study in optuna.get_all_study_names(storage) for trial in
+        optuna.load_study(study_name=study, storage=storage).get_trials()
+    }  # fmt: skip
+    assert states == {TrialState.COMPLETE}
+
+
+def test_a_diverged_trial_is_pruned_and_a_failed_one_fails() -> None:
+    spec, storage = make_spec(), InMemoryStorage()
+    ledger = Ledger(storage, spec)
+    ledger.open_stage("search", stages.search_trials(spec), [])
+    first, second, third = (ledger.ask("search") for _ in range(3))
+    assert first
+    assert second
+    assert third
+    ledger.tell(End(first.name, "diverged", "NaN", {"validation_accuracy": 10.0}, 1, 0.0))
+    ledger.tell(End(second.name, "failed", "OSError", {}, 0, 0.0))
+    ledger.tell(end(third, 71.5))
+    told = {}
+    for study in storage.get_all_studies():
+        frozen = storage.get_all_trials(study._study_id)[0]
+        told[study.study_name] = (frozen.state, frozen.values)
+    assert told == {
+        "tiny/sgd/search": (TrialState.PRUNED, None),
+        "tiny/sam_all/search": (TrialState.FAIL, None),
+        "tiny/sam_on/search": (TrialState.COMPLETE, [71.5]),
+    }
+
+
+def test_threads_that_ask_and_tell_never_get_one_trial_twice() -> None:
+    spec = make_spec("tune.trials_per_arm=20")
+    ledger = Ledger(InMemoryStorage(), spec)
+    ledger.open_stage("search", stages.search_trials(spec), [])
+    handed: list[str] = []
+
+    def work() -> None:
+        while (trial := ledger.ask("search")) is not None:
+            handed.append(trial.name)
+            ledger.tell(end(trial))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(handed) == len(set(handed)) == 60
+
+
+class CutError(Exception):
+    """The process ends here."""
+
+
+class Fragile(InMemoryStorage):
+    """A storage whose process dies at one of its writes: just before it, or just after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: int | None = None
+        self.writes = 0
+        self.done_first = False
+
+    def _write(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+        self.writes += 1
+        if self.left is None:
+            return getattr(super(), method)(*arguments, **keywords)
+        self.left -= 1
+        if self.left < 0 and not self.done_first:
+            raise CutError
+        result = getattr(super(), method)(*arguments, **keywords)
+        if self.left < 0:
+            raise CutError
+        return result
+
+    def create_new_study(self, *arguments: Any, **keywords: Any) -> int:
+        return int(self._write("create_new_study", *arguments, **keywords))
+
+    def create_new_trial(self, *arguments: Any, **keywords: Any) -> int:
+        return int(self._write("create_new_trial", *arguments, **keywords))
+
+    def set_trial_param(self, *arguments: Any, **keywords: Any) -> None:
+        self._write("set_trial_param", *arguments, **keywords)
+
+    def set_trial_state_values(self, *arguments: Any, **keywords: Any) -> bool:
+        return bool(self._write("set_trial_state_values", *arguments, **keywords))
+
+
+def writes_of(spec: Spec) -> int:
+    storage = Fragile()
+    Simulation(spec, truth, 3, storage).run()
+    return storage.writes
+
+
+SPEC = make_spec("search.lr={low: 0.01, high: 1, log: true}")
+WHOLE: Sequence[Result] = Simulation(SPEC, truth, 3).run()
+WRITES = writes_of(SPEC)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, WRITES), st.booleans()), min_size=1, max_size=3),
+    workers=st.integers(1, 8),
+)
+def test_a_study_cut_off_at_any_write_of_its_ledger_ends_as_if_it_was_not(
+    cuts: list[tuple[int, bool]], workers: int
+) -> None:
+    storage = Fragile()
+    parts = Simulation(SPEC, truth, workers, storage)
+    for left, done_first in cuts:
+        storage.left, storage.done_first = left, done_first
+        try:
+            parts.run()
+        except CutError:
+            continue
+    storage.left = None
+    parts.run()
+    ended = [result.trial.name for result in parts.results]
+    assert len(ended) == len(set(ended))
+    assert scores(parts.results) == scores(WHOLE)
+    assert verdict.decide(SPEC, parts.results).plain() == verdict.decide(SPEC, WHOLE).plain()
+    for study in storage.get_all_studies():
+        states = {t.state for t in storage.get_all_trials(study._study_id)}
+        assert states == {TrialState.COMPLETE}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000), workers=st.integers(1, 8), sampler=st.sampled_from(["qmc", "random"])
+)
+def test_no_stage_begins_before_the_one_before_ended_and_budgets_are_exact(
+    seed: int, workers: int, sampler: str
+) -> None:
+    spec = make_spec(f"tune.sampler={sampler}")
+
+    def objective(trial: Trial) -> Answer:
+        drawn = random.Random(f"{seed} {trial.name}")
+        status: Status = drawn.choice(("finished", "diverged", "failed"))
+        known = {"validation_accuracy": drawn.uniform(0, 100), "test_accuracy": 50.0}
+        return Answer({} if status == "failed" else known, drawn.randint(1, 100), status)
+
+    results = Simulation(spec, objective, workers).run()
+    search = [r for r in results if r.trial.stage == "search"]
+    confirm = [r for r in results if r.trial.stage == "confirm"]
+    chosen = stages.chosen(spec, results)
+    assert Counter(r.trial.arm for r in search) == dict.fromkeys(spec.arms, 4)
+    assert Counter(r.trial.arm for r in confirm) == dict.fromkeys(chosen, 6)
+    assert len({r.trial.name for r in results}) == len(results)
+    last = max(r.end.time for r in search)
+    assert all(r.started >= last for r in confirm)
+    for name in ("sam_all", "sam_on"):
+        of_arm = [r for r in search if r.trial.arm == name and r.end.status != "failed"]
+        fine = [r for r in of_arm if r.end.status == "finished"] or of_arm
+        fine.sort(key=lambda r: r.end.scores["validation_accuracy"])
+        assert chosen.get(name) == (fine[-1].trial.hyperparameters if fine else None)
+
+
+def test_a_ledger_that_is_lost_is_made_anew_from_the_results() -> None:
+    before = Simulation(SPEC, truth)
+    before.run(20)
+    after = Simulation(SPEC, truth, results=before.results)
+    assert scores(after.run()) == scores(WHOLE)
+    assert len(after.started) == 30 - 20
