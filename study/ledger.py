@@ -79,12 +79,11 @@ class Ledger:
         self, study: optuna.Study, frozen: FrozenTrial, trial: Trial, ends: Mapping[str, End]
     ) -> None:
         self._numbers[trial.name] = (study, frozen.number)
-        if frozen.state.is_finished():
-            return
         if trial.name in ends:
-            self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-            self._tell(ends[trial.name])
-        elif frozen.state == TrialState.RUNNING:
+            if not frozen.state.is_finished():
+                self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+                self._tell(ends[trial.name])
+        elif frozen.state != TrialState.WAITING:
             # As planned: a crash may have come before the ledger knew all of its parameters.
             self._again.append(trial)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from statistics import mean
 from types import TracebackType
 from typing import Any
@@ -20,12 +19,6 @@ from trainables import catalog
 
 _HEARTBEAT = 60.0
 """Seconds between two lines that say how far a study is, where output is no terminal."""
-
-
-@dataclass(frozen=True)
-class _Best:
-    accuracy: float
-    point: Mapping[str, Value]
 
 
 class Progress:
@@ -45,7 +38,7 @@ class Progress:
         }
         self._done = {name: {"search": 0, "confirm": 0} for name in spec.arms}
         self._seconds: dict[str, list[float]] = {name: [] for name in spec.arms}
-        self._best: dict[str, _Best] = {}
+        self._found: dict[str, list[tuple[float, Mapping[str, Value]]]] = {}
         self._running: dict[str, tuple[Trial, float, Epoch | None]] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -76,6 +69,7 @@ class Progress:
             self._running.clear()
             self._done = {name: {"search": 0, "confirm": 0} for name in self._spec.arms}
             self._seconds = {name: [] for name in self._spec.arms}
+            self._found = {}
             for result in results:
                 self._count(result.trial, result.end, result.end.time - result.started)
         if not self._console.is_terminal:
@@ -107,14 +101,12 @@ class Progress:
 
     def _count(self, trial: Trial, end: End, seconds: float) -> None:
         self._done[trial.arm][trial.stage] += 1
-        if end.status == "failed":
+        if end.status != "finished":
             return
-        if end.status == "finished":
-            self._seconds[trial.arm].append(seconds)
-        accuracy = end.scores["validation_accuracy"]
-        best = self._best.get(trial.arm)
-        if trial.stage == "search" and (best is None or accuracy > best.accuracy):
-            self._best[trial.arm] = _Best(accuracy, trial.hyperparameters)
+        self._seconds[trial.arm].append(seconds)
+        if trial.stage == "search":
+            found = end.scores["validation_accuracy"], trial.hyperparameters
+            self._found.setdefault(trial.arm, []).append(found)
 
     def _totals(self) -> str:
         done = sum(sum(stage.values()) for stage in self._done.values())
@@ -152,15 +144,23 @@ class Progress:
                 numeric = title in ("search", "confirm", "best so far")
                 arms.add_column(title, justify="right" if numeric else "left")
             for name, planned in self._planned.items():
-                done, best = self._done[name], self._best.get(name)
+                done = self._done[name]
                 arms.add_row(
                     name,
                     *(f"{done[s]}/{planned[s]}" for s in ("search", "confirm")),
-                    f"{best.accuracy:.2f} %" if best else "",
-                    _point(best.point) if best else "",
+                    *self._best(name),
                 )
             rows = [self._running_line(*running) for running in self._running.values()]
             return Group(head, arms, *rows)
+
+    def _best(self, name: str) -> tuple[str, str]:
+        """The best validation accuracy of an arm and where; the mean where only seeds differ."""
+        if (found := self._found.get(name)) is None:
+            return "", ""
+        if not self._spec.arms[name].search:
+            return f"{mean(accuracy for accuracy, _ in found):.2f} %", f"mean of {len(found)} seeds"
+        accuracy, point = max(found, key=lambda each: each[0])
+        return f"{accuracy:.2f} %", _point(point)
 
     def _running_line(self, trial: Trial, started: float, epoch: Epoch | None) -> Text:
         short = trial.name.removeprefix(f"{trial.study}/")

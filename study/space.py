@@ -118,10 +118,12 @@ def distributions(arm: Arm) -> dict[str, BaseDistribution]:
             return CategoricalDistribution(span.choices)
         assert span.low is not None
         assert span.high is not None
+        # The last step of a range that its step does not divide; Optuna would warn of the rest.
+        high = span.high if span.step is None else float(at(key, span, math.nextafter(1, 0)))
         if key in WHOLE:
             step = 1 if span.log else int(span.step or 1)
-            return IntDistribution(int(span.low), int(span.high), log=span.log, step=step)
-        return FloatDistribution(span.low, span.high, log=span.log, step=span.step)
+            return IntDistribution(int(span.low), int(high), log=span.log, step=step)
+        return FloatDistribution(span.low, high, log=span.log, step=span.step)
 
     return {key: distribution(key, span) for key, span in arm.search.items()}
 

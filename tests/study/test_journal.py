@@ -122,3 +122,38 @@ def test_a_full_disk_stops_the_study_with_one_line(tmp_path: Path) -> None:
         with pytest.raises(RecordError, match="No space left on device"):
             recorder.__exit__(None, None, None)
     assert stopped == [True]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["5", "[]", '"end"', "{", "\x00", '{"kind": "end"}', '{"kind": "epoch", "trial": "t"}'],
+)
+def test_a_damaged_line_in_the_middle_is_an_error_and_not_passed_over(
+    path: Path, line: str
+) -> None:
+    write(path)
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, line + "\n", *rest]))
+    with pytest.raises(JournalError, match=r"^/.*journal.jsonl: not a journal"):
+        journal.read(path)
+
+
+def test_any_cut_of_a_journal_is_read_as_its_whole_lines(path: Path) -> None:
+    header = path.stat().st_size
+    write(path)
+    data = path.read_bytes()
+    for cut in range(header, len(data), 7):
+        path.write_bytes(data[:cut])
+        contents = journal.read(path)
+        whole = data[:cut].count(b"\n")
+        assert (len(contents.trials), len(contents.epochs), len(contents.ends)) == tuple(
+            int(whole > n) for n in (1, 2, 3)
+        )
+
+
+def test_numbers_that_are_not_finite_are_written_as_null(path: Path) -> None:
+    writer = Journal(path)
+    odd = {"a": math.nan, "b": math.inf, "c": [-math.inf, 1.5]}
+    writer.append({"kind": "note", "text": "x", "time": 0.0, "odd": odd})
+    writer.close()
+    assert '{"a": null, "b": null, "c": [null, 1.5]}' in path.read_text()

@@ -246,3 +246,12 @@ def test_a_ledger_that_is_lost_is_made_anew_from_the_results() -> None:
     after = Simulation(SPEC, truth, results=before.results)
     assert scores(after.run()) == scores(WHOLE)
     assert len(after.started) == 30 - 20
+
+
+def test_a_result_that_the_journal_lost_is_run_again_whatever_the_ledger_says() -> None:
+    before = Simulation(SPEC, truth)
+    before.run()
+    kept = [r for r in before.results if r.trial.name != "tiny/sam_on/search/2"]
+    after = Simulation(SPEC, truth, storage=before.storage, results=kept)
+    assert scores(after.run()) == scores(WHOLE)
+    assert [trial.name for trial in after.started] == ["tiny/sam_on/search/2"]

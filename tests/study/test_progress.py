@@ -10,7 +10,7 @@ from rich.console import Console
 from study import stages
 from study.plan import show
 from study.progress import Progress
-from study.records import End, Epoch
+from study.records import End, Epoch, Status
 from study.simulate import Simulation
 from tests.study.synthetic import make_spec
 from tests.study.test_simulated_studies import truth
@@ -78,3 +78,49 @@ def test_the_plan_counts_trials_epochs_and_gradient_evaluations() -> None:
     row = next(line.split() for line in text.splitlines() if line.strip().startswith("sam_on"))
     assert row[-5:] == ["5", "+", "6", "33", "660"]
     assert "13 search and 18 confirm trials" in text
+
+
+def test_the_best_so_far_is_a_mean_where_only_seeds_differ_and_never_diverged() -> None:
+    spec = make_spec("tune.trials_per_arm=2")
+    shown = console(terminal=True)
+    progress = Progress(spec, shown, at_once=2)
+    accuracies = {"sgd": (80.0, 90.0), "sam_all": (99.0, 70.0), "sam_on": (60.0, 65.0)}
+    for trial in stages.search_trials(spec):
+        accuracy = accuracies[trial.arm][trial.index]
+        status: Status = "diverged" if accuracy == 99.0 else "finished"
+        progress.start(trial, 0.0)
+        scores = {"validation_accuracy": accuracy}
+        progress.end(End(trial.name, status, "", scores, 3, 5.0))
+    with shown.capture() as capture:
+        shown.print(progress._render())
+    rows = {line.split()[0]: line for line in capture.get().splitlines()}
+    assert "85.00 %" in rows["sgd"]
+    assert "mean of 2 seeds" in rows["sgd"]
+    assert "70.00 %" in rows["sam_all"]
+    assert "65.00 %" in rows["sam_on"]
+    assert "rho" in rows["sam_on"]
+
+
+def test_a_heartbeat_says_how_far_a_study_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.progress._HEARTBEAT", 0.01)
+    shown = console(terminal=False)
+    with Progress(make_spec(), shown, at_once=2) as progress:
+        while "trials done" not in printed(shown):
+            progress._over.wait(0.01)
+    assert printed(shown).startswith("starting stage: 0/30 trials done, 0 running\n")
+
+
+def test_time_left_is_never_below_nothing() -> None:
+    spec = make_spec("tune.trials_per_arm=1", "confirm.seeds=2")
+    shown = console(terminal=True)
+    progress = Progress(spec, shown, at_once=2)
+    progress.stage("confirm", Simulation(spec, truth).run(8))
+    last = stages.confirm_trials(spec, {"sam_on": {"rho": 1.0}})[1]
+    progress.start(last, 0.0)
+    progress.epoch(Epoch(last.name, 3, {"validation_accuracy": 77.0}, 102.0))
+    left = progress._time_left()
+    assert left is not None
+    assert left >= -1e-9
+    with shown.capture() as capture:
+        shown.print(progress._render())
+    assert "8/9 trials done, 1 running, about 1 s left" in capture.get()

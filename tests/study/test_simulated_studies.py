@@ -220,11 +220,12 @@ def test_a_ledger_file_with_a_torn_last_line_goes_on(tmp_path: Path) -> None:
     ledger.open_stage("search", stages.search_trials(spec), [])
     first = ledger.ask("search")
     assert first is not None
-    ledger.tell(End(first.name, "finished", "", {"validation_accuracy": 50.0}, 3, 0.0))
+    end = End(first.name, "finished", "", {"validation_accuracy": 50.0}, 3, 0.0)
+    ledger.tell(end)
     second = ledger.ask("search")
     path.write_bytes(path.read_bytes() + b'{"op_code": 4, "wor')
     again = Ledger(open_file(path), spec)
-    again.open_stage("search", stages.search_trials(spec), [])
+    again.open_stage("search", stages.search_trials(spec), [Result(first, end)])
     handed = [again.ask("search") for _ in range(12)]
     assert second in handed
     assert first not in handed

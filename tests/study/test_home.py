@@ -1,0 +1,161 @@
+"""The folder of a study: one process at a time, one spec, and clear words where it is unusable."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from study import preflight
+from study.home import Home
+from study.journal import Journal
+from study.yamlfile import SpecError
+from tests.study.command import ROOT
+from tests.study.synthetic import make_spec
+
+FACTS = {"hash": "feed", "undecodable": []}
+SPEC = make_spec()
+
+
+@contextmanager
+def another_process_in(out: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the study `tiny`."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom study.home import Home\n"
+        "with Home(Path(sys.argv[1]), 'tiny').claimed():\n"
+        "    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(out)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def begin(out: Path) -> Home:
+    home = Home(out, "tiny")
+    with home.claimed(), preflight.opened(home, SPEC, FACTS):
+        pass
+    return home
+
+
+def test_a_study_belongs_to_one_process_until_that_ends_however_it_ends(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    with another_process_in(tmp_path) as process:
+        with pytest.raises(SpecError, match="another process runs this study"), home.claimed():
+            pass
+        with pytest.raises(SpecError, match="another process runs this study"):
+            home.check_free()
+        with Home(tmp_path, "other").claimed():
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with home.claimed():
+            pass
+
+
+def test_the_claim_ends_with_an_exception(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    with pytest.raises(ZeroDivisionError), home.claimed():
+        raise ZeroDivisionError
+    home.check_free()
+
+
+def test_the_same_spec_goes_on_and_another_is_refused_with_the_ways_out(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    before = home.journal.read_bytes()
+    assert home.check_same(make_spec("question=Worded otherwise?")) is not None
+    with pytest.raises(SpecError) as caught:
+        home.check_same(make_spec("confirm.seeds=7", "workload.optimizer.lr=0.2"))
+    told = str(caught.value).splitlines()
+    assert [line for line in told if line[:1] in "+-" and line[:3] not in ("+++", "---")] == [
+        "-    lr: 0.1",
+        "+    lr: 0.2",
+        "-  seeds: 6",
+        "+  seeds: 7",
+    ]
+    ways = "(--set study=tiny_2), undo the change to go on with the old one, or move"
+    assert f"{ways} {home.folder} away" in " ".join(told)
+    assert home.journal.read_bytes() == before
+
+
+def test_a_spec_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    with home.claimed():
+        journal = Journal(home.journal)
+        plain = {**SPEC.model_dump(), "tune": {"budget": 3}}
+        journal.append({"kind": "header", "version": 1, "spec": plain, "hash": "x", "data": {}})
+        journal.close()
+    with pytest.raises(SpecError, match="written by another version of this program") as caught:
+        home.check_same(SPEC)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("left", [b"", b'{"kind": "header", "vers'])
+def test_a_crash_before_the_first_line_leaves_a_study_that_can_begin(
+    tmp_path: Path, left: bytes
+) -> None:
+    home = Home(tmp_path, "tiny")
+    with home.claimed():
+        home.journal.write_bytes(left)
+    assert home.check_same(SPEC) is None
+    begin(tmp_path)
+    assert home.begun()[0] == SPEC
+
+
+def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    whole = home.journal.read_bytes()
+    home.journal.write_bytes(whole + b'{"kind": "end", "tri\x00\n' + b'{"kind": "note"}\n')
+    with pytest.raises(SpecError) as caught:
+        home.check_same(SPEC)
+    told = str(caught.value)
+    assert told.startswith(f"{home.journal}: not a journal, or damaged, at byte {len(whole)}")
+    assert told.endswith(f"move the folder {home.folder} away")
+    assert "\n" not in told
+
+
+def test_a_ledger_without_its_journal_is_refused(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    home.journal.unlink()
+    home.ledger.write_text("")
+    with pytest.raises(SpecError, match="holds a ledger without its journal; move it away"):
+        home.check_same(SPEC)
+
+
+def test_folders_that_cannot_be_are_told_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for out in (file, file / "below", tmp_path / ("x" * 300), Path("/proc/nowhere")):
+        home = Home(out, "tiny")
+        with pytest.raises(SpecError) as caught:  # noqa: PT012 (whichever of the three comes first)
+            home.check_same(SPEC)
+            preflight.writable(home)
+            with home.claimed():
+                pass
+        assert "cannot be " in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_study_that_is_asked_for_by_a_wrong_name_is_not_made(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(SpecError, match=r"holds no study 'tinny'; .*did you mean 'tiny'\?"):
+        Home(tmp_path, "tinny").begun()
+    with pytest.raises(SpecError, match="studies there: none"):
+        Home(tmp_path / "nowhere", "tiny").begun()
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

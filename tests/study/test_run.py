@@ -1,0 +1,122 @@
+"""The command up to the moment when Ray would start: exit codes, one line, nothing created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study import preflight, run
+from study.home import Home
+from study.resolve import load
+from study.verdict import decide
+from tests.study.command import SPEC
+from tests.study.test_preflight import FACTS
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says when it ends with 2."""
+    assert run.main([str(SPEC), *arguments]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
+        (["--plan", "--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
+        (["--tracking-uri", "ftp://x"], "unknown kind of store"),
+        (["--tracking-uri", "./mlruns"], "MLflow gave up its store of plain files"),
+        (["--out", "/dev/null/x"], "/dev/null/x/norm_vs_all: cannot be written"),
+        (["--out", "x" * 300], "cannot be read: File name too long"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_creates_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], part: str
+) -> None:
+    message = refused(capsys, *arguments)
+    assert part in message
+    assert message.count("\n") == 1
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", ".", "a/b.yaml"])
+def test_a_file_that_cannot_be_read_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run.main([name]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{name}: ")
+    assert list(here.iterdir()) == []
+
+
+def test_a_study_that_another_process_runs_is_left_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Home(here / "studies", "norm_vs_all").claimed():
+        assert "another process runs this study" in refused(capsys)
+    assert [path.name for path in (here / "studies/norm_vs_all").iterdir()] == ["lock"]
+
+
+def test_a_changed_spec_is_refused_with_what_changed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(here / "studies", "norm_vs_all")
+    with home.claimed(), preflight.opened(home, load(SPEC), FACTS):
+        pass
+    before = {path.name: path.read_bytes() for path in home.folder.iterdir()}
+    told = refused(capsys, "--set", "tune.seed=3", "--set", "question=Really?")
+    assert "-  seed: 0\n+  seed: 3\n" in told
+    assert "Really" not in told
+    assert "--set study=norm_vs_all_2" in told
+    assert {path.name: path.read_bytes() for path in home.folder.iterdir()} == before
+
+
+def test_a_study_with_its_verdict_is_reported_without_ray(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, home = load(SPEC), Home(here / "studies", "norm_vs_all")
+    with home.claimed(), preflight.opened(home, spec, FACTS) as journal:
+        plain = decide(spec, []).plain()
+        journal.append({"kind": "verdict", "verdict": plain, "time": 0.0})
+    # Nothing was measured, so nothing is concluded: exit code 1.
+    assert run.main([str(SPEC)]) == 1
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "starting Ray" not in told.out
+    assert home.report.exists()
+    assert not (here / "mlflow.db").exists()
+
+
+def test_the_plan_names_arms_and_costs_and_starts_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "question='[red]what[/red] [link=x]?'"
+    images = "workload.data={name: imagefolder, root: /nowhere, validation_size: 100}"
+    assert run.main([str(SPEC), "--plan", "--set", hostile]) == 0
+    text = capsys.readouterr().out
+    assert "norm_vs_all: [red]what[/red] [link=x]?" in text
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
+    assert rows["sgd"][-6:] == ["only", "8", "+", "8", "640", "7,680"]
+    assert rows["sam_on"][-5:] == ["8", "+", "8", "640", "15,360"]
+    assert "32 search and 32 confirm trials" in text
+    assert "2,560 epochs, 53,760 gradient evaluations" in " ".join(text.split())
+    assert run.main([str(SPEC), "--plan", "--set", images]) == 0
+    assert "unknown" in capsys.readouterr().out
+    assert list(here.iterdir()) == []
+
+
+def test_the_help_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--help"])
+    assert ended.value.code == 0
+    assert "--set KEY=VALUE" in capsys.readouterr().out
