@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -39,6 +39,7 @@ from study.spec import Resources, Spec
 from study.yamlfile import SpecError
 
 _RETRIES = 3
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # By its path, because nothing of `trainables` but the catalog is known here; it imports no torch.
 _trainable = importlib.import_module("trainables.trainable")
@@ -75,20 +76,23 @@ class Engine:
         self._test: Any = None
         self._facts: Any = None
         self._stop = False
+        self._handlers = ExitStack()
 
     def __enter__(self) -> Engine:
+        # Before Ray starts: an interrupt inside its own code can end in a segmentation fault.
+        for each in _SIGNALS:
+            self._handlers.callback(signal.signal, each, signal.getsignal(each))
         try:
-            ray.init(
-                # "local": without it Ray would join whatever cluster it finds on this machine.
-                address=self._address or "local",
-                include_dashboard=False if self._address is None else None,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
-        except (ConnectionError, ValueError) as error:
-            if self._address is None:
-                raise
-            raise SpecError(f"--address {self._address}: no Ray cluster there: {error}") from None
+            self._listen()
+            self._connect()
+            if not self._stop:
+                self._listen()  # again, because Ray takes SIGTERM for itself
+        except SystemExit:  # how Ray answers SIGTERM while it starts
+            self.__exit__(None, None, None)
+            raise KeyboardInterrupt from None
+        except BaseException:
+            self._handlers.close()
+            raise
         return self
 
     def __exit__(
@@ -97,6 +101,7 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._handlers.close()
         ray.shutdown()
 
     def at_once(self) -> int:
@@ -125,7 +130,9 @@ class Engine:
         configs = {name: stages.example_config(self._spec, name) for name in self._spec.arms}
         with _data_errors():
             self._pool, facts = load.remote(place)
-            problem, plain = ray.get(check.remote(configs, facts))
+            checked = check.remote(configs, facts)
+            self._wait([self._pool, *checked])
+            problem, plain = ray.get(checked)
             self._facts = ray.get(facts)
         if problem is not None:
             raise SpecError(problem)
@@ -137,6 +144,7 @@ class Engine:
         load = _task(_trainable.load_test, returns=2)
         with _data_errors():
             self._test, undecodable = load.remote(stages.data_place(self._spec))
+            self._wait([undecodable])
             left_out: Sequence[str] = ray.get(undecodable)
         return left_out
 
@@ -150,7 +158,7 @@ class Engine:
         load = {"pool": self._pool, "facts": self._facts}
         with_data = tune.with_parameters(_trainable.SamTrainable, load=load)
         amounts = {"cpu": resources.cpu, "gpu": resources.gpu}
-        with tempfile.TemporaryDirectory(prefix="sam-study-") as scratch, self._signals():
+        with tempfile.TemporaryDirectory(prefix="sam-study-") as scratch, self._handlers:
             tune.Tuner(
                 tune.with_resources(with_data, amounts),
                 tune_config=tune.TuneConfig(
@@ -187,21 +195,41 @@ class Engine:
             "test": [self._test] if trial.stage == "confirm" else None,
         }
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turns the first SIGINT or SIGTERM into a request to stop."""
+    def _connect(self) -> None:
+        try:
+            ray.init(
+                # "local": without it Ray would join whatever cluster it finds on this machine.
+                address=self._address or "local",
+                include_dashboard=False if self._address is None else None,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        except (ConnectionError, ValueError) as error:
+            if self._address is None:
+                raise
+            raise SpecError(f"--address {self._address}: no Ray cluster there: {error}") from None
+
+    def _wait(self, results: Sequence[Any]) -> None:
+        """Waits for results of tasks. Raises KeyboardInterrupt when asked to stop meanwhile."""
+        waiting = list(results)
+        while waiting:
+            _, waiting = ray.wait(waiting, timeout=0.2, fetch_local=False)
+            if waiting and self._stop:
+                for result in waiting:
+                    ray.cancel(result, force=True)
+                # Ray's shutdown prints a line about every task that has not ended by then.
+                ray.wait(waiting, num_returns=len(waiting), timeout=2, fetch_local=False)
+                raise KeyboardInterrupt
+
+    def _listen(self) -> None:
+        """Turns the next SIGINT or SIGTERM into a request to stop."""
 
         def ask(number: int, frame: FrameType | None) -> None:
             self.stop()
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            self._handlers.close()
 
-        before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        for each in _SIGNALS:
+            signal.signal(each, ask)
 
 
 class _Callback(tune.Callback):  # type: ignore[misc]

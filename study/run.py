@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False)
     try:
+        if options.time and not options.plan:
+            raise SpecError("--time goes with --plan: it measures, and starts no study")
         spec = resolve.load(options.spec, options.set)
         if options.plan:
             plan.show(spec, console, timed=options.time)
@@ -103,7 +105,8 @@ def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | N
                 course = Course(spec, ledger, results, begin)
                 engine.run(course, [recorder, progress])
             verdict = report.write(home.folder, spec, home.begun()[1])
-            journal.append({"kind": "verdict", "verdict": verdict.plain(), "time": time.time()})
+            line = {"kind": "verdict", "verdict": verdict.plain(), "time": time.time()}
+            journal.append(line, sync=True)
 
 
 def _parser() -> argparse.ArgumentParser:

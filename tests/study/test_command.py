@@ -221,3 +221,20 @@ def test_what_cannot_run_is_told_before_anything_is_created(tmp_path: Path) -> N
     assert "resnet19" in unknown.err
     assert "Traceback" not in greedy.err + unknown.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_ray_starts_is_as_clean(tmp_path: Path) -> None:
+    with running(tmp_path, QUICK) as command:
+        # The first worker process: data is being loaded.
+        command.wait_for(
+            lambda: any(
+                line.startswith("ray::") and not line.endswith("Agent")
+                for line in command.left_behind().values()
+            )
+        )
+        command.signal(signal.SIGINT)
+        stopped = command.ended()
+        assert stopped.code == 130
+        assert stopped.err.strip() == "interrupted; the same command goes on from here"
+        assert command.wait_for_children() == {}
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (["--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
         (["--plan", "--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
+        (["--time"], "--time goes with --plan"),
         (["--tracking-uri", "ftp://x"], "unknown kind of store"),
         (["--tracking-uri", "./mlruns"], "MLflow gave up its store of plain files"),
         (["--out", "/dev/null/x"], "/dev/null/x/norm_vs_all: cannot be written"),
