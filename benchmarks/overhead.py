@@ -36,12 +36,13 @@ def main() -> None:
     spec = resolve.load(options.spec, options.set)
     workers = (os.cpu_count() or 1) // spec.resources.cpu
     with tempfile.TemporaryDirectory() as folder:
+        begun = time.time()
         wall, peak = _study(options.spec.resolve(), options.set, Path(folder))
         contents = journal.read(Path(folder) / "studies" / spec.study / "journal.jsonl")
-    first = contents.results[0].started - contents.header["time"]
+    first = min(contents.started.values()) - begun
     alone, loops = _alone(spec, list(contents.results), workers)
     print(f"study, command to exit            {wall:7.1f} s")
-    print(f"  from its first line to a trial  {first:7.1f} s")
+    print(f"  until its first trial trains    {first:7.1f} s")
     print(f"training loops alone, {workers} processes {loops:7.1f} s")
     print(f"  with imports and data           {alone:7.1f} s")
     print(f"study minus loops alone           {wall - loops:7.1f} s")
