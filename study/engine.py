@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -41,8 +42,9 @@ from study.yamlfile import SpecError
 _RETRIES = 3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# By its path, because nothing of `trainables` but the catalog is known here; it imports no torch.
+# By path, because nothing of `trainables` but the catalog is known here; they import no torch.
 _trainable = importlib.import_module("trainables.trainable")
+_loading = importlib.import_module("trainables.loading")
 
 
 class Listener(Protocol):
@@ -125,23 +127,19 @@ class Engine:
         a model cannot be used.
         """
         place = stages.data_place(self._spec)
-        load = _task(_trainable.load_pool, returns=2)
-        check = _task(_trainable.check, returns=2)
+        load = _task(_loading.load_pool, returns=3)
         configs = {name: stages.example_config(self._spec, name) for name in self._spec.arms}
         with _data_errors():
-            self._pool, facts = load.remote(place)
-            checked = check.remote(configs, facts)
-            self._wait([self._pool, *checked])
-            problem, plain = ray.get(checked)
-            self._facts = ray.get(facts)
-        if problem is not None:
-            raise SpecError(problem)
-        assert isinstance(plain, Mapping)
-        return plain
+            self._pool, facts, problem = load.remote(place, configs)
+            self._wait([self._pool, facts, problem])
+            self._facts, text = ray.get([facts, problem])
+        if text is not None:
+            raise SpecError(text)
+        return asdict(self._facts)
 
     def load_test(self) -> Sequence[str]:
         """Loads the test images; returns the files left out because they do not decode."""
-        load = _task(_trainable.load_test, returns=2)
+        load = _task(_loading.load_test, returns=2)
         with _data_errors():
             self._test, undecodable = load.remote(stages.data_place(self._spec))
             self._wait([undecodable])

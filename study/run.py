@@ -53,6 +53,7 @@ def run(
     """Runs what is missing of a study, judges it and reports; the exit code of the command."""
     from study import preflight, report
     from study.home import Home
+    from study.verdict import decide
 
     home = Home(out, spec.study)
     uri = preflight.tracking_store(tracking_uri)
@@ -61,8 +62,10 @@ def run(
     home.check_free()
     if contents is None or contents.verdict is None:
         _finish(spec, console, home, uri, address)
-    contents = home.begun()[1]
-    verdict = report.write(home.folder, spec, contents)
+        contents = home.begun()[1]
+        verdict = decide(spec, contents.results)
+    else:
+        verdict = report.write(home.folder, spec, contents)
     report.print_result(console, spec, contents, verdict)
     console.print(f"report: {home.report}", soft_wrap=True)
     console.print(f"to compare studies: {preflight.how_to_look(uri)}", soft_wrap=True)

@@ -6,13 +6,11 @@ The process that drives a study imports this module too, so torch is imported wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import ray
 from ray import tune
 
-from trainables import data
 from trainables.data import Facts, Images
 
 
@@ -73,35 +71,3 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
             "reason": f"diverged in epoch {self._training.done}",
             "scores": scores,
         }
-
-
-def load_pool(place: Mapping[str, Any]) -> tuple[Images, Facts]:
-    """Ray task: the images that are not test. place: arguments of data.load_pool."""
-    return data.load_pool(**place)
-
-
-def load_test(place: Mapping[str, Any]) -> tuple[Images, tuple[str, ...]]:
-    """Ray task: the test images, asked for only when the search stage is closed."""
-    return data.load_test(**place)
-
-
-def check(
-    configs: Mapping[str, Mapping[str, Any]], facts: Facts
-) -> tuple[str | None, dict[str, Any]]:
-    """Ray task: whether each arm's model builds and its subset selects something.
-
-    configs: fields of training.Config by arm. The model is built without memory. Returns the first
-    problem as a line for the user, or None, and the facts as plain values.
-    """
-    import torch
-
-    from trainables.training import Config, build, perturbed_share
-
-    for arm, fields in configs.items():
-        config = Config(**fields)
-        try:
-            with torch.device("meta"):
-                perturbed_share(config, build(config, facts))
-        except ValueError as error:
-            return f"arm {arm}: {error}", asdict(facts)
-    return None, asdict(facts)

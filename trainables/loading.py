@@ -1,0 +1,44 @@
+"""What the tasks do that load a study's data; Ray runs them, but nothing here knows it.
+
+Apart from the trainable, because a process that imports ray.tune starts more than a second later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables import data
+from trainables.data import Facts, Images
+
+
+def load_pool(
+    place: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]
+) -> tuple[Images, Facts, str | None]:
+    """The images that are not test, and whether each arm's model builds and perturbs something.
+
+    place: arguments of data.load_pool. configs: fields of training.Config by arm; models are built
+    without memory. The last value is the first problem as a line for the user, or None.
+    """
+    images, facts = data.load_pool(**place)
+    return images, facts, _first_problem(configs, facts)
+
+
+def load_test(place: Mapping[str, Any]) -> tuple[Images, tuple[str, ...]]:
+    """The test images and the files left out, asked for only when the search stage is closed."""
+    return data.load_test(**place)
+
+
+def _first_problem(configs: Mapping[str, Mapping[str, Any]], facts: Facts) -> str | None:
+    import torch
+
+    from trainables.training import Config, build, perturbed_share
+
+    for arm, fields in configs.items():
+        config = Config(**fields)
+        try:
+            with torch.device("meta"):
+                perturbed_share(config, build(config, facts))
+        except ValueError as error:
+            return f"arm {arm}: {error}"
+    return None
