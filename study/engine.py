@@ -1,4 +1,4 @@
-"""The one module that drives Ray: the cluster, the data on it, and ray.tune for one stage."""
+"""The one module that drives Ray: the cluster, the data on it, and ray.tune for its trials."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
-    TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000",
-    TUNE_MAX_PENDING_TRIALS_PG="auto",
 )
 
 import ray
@@ -65,7 +63,7 @@ class Listener(Protocol):
 
 
 class Engine:
-    """A Ray cluster, local or at `address`, that runs the stages of one study.
+    """A Ray cluster, local or at `address`, that runs the trials of one study.
 
     As a context manager: connects, and shuts down what it started. Ctrl-C and SIGTERM raise
     KeyboardInterrupt at the next safe moment; a second one ends the process at once.
@@ -177,12 +175,12 @@ class Engine:
             ).fit()
 
     def stop(self) -> None:
-        """Asks a running stage to stop; safe from any thread."""
+        """Asks the study to stop; safe from any thread."""
         self._stop = True
 
     @property
     def stopping(self) -> bool:
-        """Whether the running stage was asked to stop."""
+        """Whether the study was asked to stop."""
         return self._stop
 
     def _tune_config(self, trial: Trial) -> Mapping[str, Any]:

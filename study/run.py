@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from study.home import Home
     from study.records import Result
     from study.stages import Plan
+    from study.verdict import Verdict
 
 # Ray, Optuna and the statistics are imported in `run`: no error in a spec waits for them.
 
@@ -53,7 +54,6 @@ def run(
     """Runs what is missing of a study, judges it and reports; the exit code of the command."""
     from study import preflight, report
     from study.home import Home
-    from study.verdict import decide
 
     home = Home(out, spec.study)
     uri = preflight.tracking_store(tracking_uri)
@@ -61,9 +61,8 @@ def run(
     preflight.writable(home)
     home.check_free()
     if contents is None or contents.verdict is None:
-        _finish(spec, console, home, uri, address)
+        verdict = _finish(spec, console, home, uri, address)
         contents = home.begun()[1]
-        verdict = decide(spec, contents.results)
     else:
         verdict = report.write(home.folder, spec, contents)
     report.print_result(console, spec, contents, verdict)
@@ -72,8 +71,8 @@ def run(
     return 0 if verdict.complete else 1
 
 
-def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | None) -> None:
-    """Runs on Ray every trial that has not ended, stage by stage, and writes the verdict."""
+def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | None) -> Verdict:
+    """Runs on Ray every trial that has not ended, stage by stage; writes report and verdict."""
     from study import preflight, report
     from study.course import Course
     from study.engine import Engine
@@ -110,6 +109,7 @@ def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | N
             verdict = report.write(home.folder, spec, home.begun()[1])
             line = {"kind": "verdict", "verdict": verdict.plain(), "time": time.time()}
             journal.append(line, sync=True)
+            return verdict
 
 
 def _parser() -> argparse.ArgumentParser:
