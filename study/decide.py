@@ -11,13 +11,16 @@ Told = Literal["COMPLETE", "PRUNED", "FAIL"]
 """States of an Optuna trial that ended."""
 
 
-def ask(left: Mapping[str, int], handed: Mapping[str, int]) -> str | None:
+def ask(
+    left: Mapping[str, int], handed: Mapping[str, int], cost: Mapping[str, float]
+) -> str | None:
     """The arm whose turn it is: of those with trials left, the one that got fewest; None: no more.
 
-    left, handed: trials still to hand out and handed out, by arm, in the order of the spec.
+    left, handed: trials still to hand out and handed out, by arm, in the order of the spec. cost:
+    of a trial. In a round the costly come first: a stage ends when its last trial does.
     """
     waiting = [arm for arm, count in left.items() if count]
-    return min(waiting, key=lambda arm: handed[arm], default=None)
+    return min(waiting, key=lambda arm: (handed[arm], -cost[arm]), default=None)
 
 
 def tell(end: End) -> tuple[Told, float | None]:

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from study import decide, space
 from study.records import End, Result, Stage, Trial
 from study.spec import Spec
+from trainables import catalog
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -98,6 +99,7 @@ class Ledger:
             arm = decide.ask(
                 {arm: waiting for arm, (waiting, _) in counts.items()},
                 {arm: handed for arm, (_, handed) in counts.items()},
+                {arm: catalog.VARIANTS[self._spec.arms[arm].variant].cost for arm in counts},
             )
             if arm is None:
                 return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | N
         with (
             home.claimed(),
             preflight.opened(home, spec, facts) as journal,
-            mirrored(spec.study, home.out, uri, console.print),
+            mirrored(spec.study, home.out, uri, console.print) as mirror,
         ):
             ledger = Ledger(open_file(home.ledger), spec)
             with (
@@ -109,6 +110,8 @@ def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | N
             verdict = report.write(home.folder, spec, home.begun()[1])
             line = {"kind": "verdict", "verdict": verdict.plain(), "time": time.time()}
             journal.append(line, sync=True)
+            mirror.finish()
+            engine.close()  # while the mirror sends what is left
             return verdict
 
 
@@ -145,4 +148,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # else Python spends a second looking for garbage on its way out
+    sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,36 +11,53 @@ from ray.tune.search import Searcher
 from study.course import Course
 from study.records import Trial
 
+_PATIENCE = 30.0
+"""Seconds for which a process that trains is kept while there is no trial for it. A new one takes
+some seconds; on a shared cluster, what it holds may be wanted by another study."""
+
 
 class CourseSearcher(Searcher):  # type: ignore[misc]
     """Hands Tune the trials of a study in the order of its course.
 
-    configure: a trial's Tune config, which gets its name as `trial`. trials: what was handed out,
-    by that name.
+    While the course has none, because the data is still loading or a stage is about to end, it
+    hands out trials that only wait: Tune ends an actor that it has no trial for. threads: of a
+    process that trains. trials: what was handed out, by name.
     """
 
-    def __init__(self, course: Course, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
+    def __init__(self, threads: int) -> None:
         super().__init__()
-        self._course = course
-        self._configure = configure
+        self._threads = threads
+        self._course: Course | None = None
+        self._configure: Callable[[Trial], Mapping[str, Any]]
+        self._last = time.monotonic()
         self.trials: dict[str, Trial] = {}
+
+    def begin(self, course: Course, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
+        """Trials of this course follow. configure: what trainables.trainable reads of a trial."""
+        self._configure = configure
+        self._course = course  # last, because Tune asks from its own thread
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty: Tune pickles what it is given, for a restore that is never asked for."""
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The config of the next trial, None while there is none, or FINISHED."""
-        trial = self._course.next()
-        if isinstance(trial, str):
-            return Searcher.FINISHED if trial == "done" else None
+        """The config of the next trial, of one that only waits, None, or FINISHED."""
+        trial = self._course.next() if self._course is not None else "wait"
+        if trial == "done":
+            return Searcher.FINISHED
+        if trial == "wait":
+            if time.monotonic() - self._last > _PATIENCE:
+                return None
+            return {"trial": None, "threads": self._threads}
+        self._last = time.monotonic()
         self.trials[trial.name] = trial
-        return {"trial": trial.name, **self._configure(trial)}
+        return {"trial": trial.name, "threads": self._threads, **self._configure(trial)}
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing to do: the engine's callback hears of it first."""
+        """Nothing to do: the tuning's callback hears of it first."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a study resumes from ledger and journal, never from Tune's state."""

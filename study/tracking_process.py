@@ -50,14 +50,18 @@ class MirrorProcess:
             )
         return cls(process, log_path, _catch_up_command(name, out, uri))
 
+    def finish(self) -> None:
+        """Tells the child that nothing more will come; it writes what is left and ends."""
+        stdin: IO[bytes] | None = self._process.stdin
+        if stdin is not None:
+            stdin.close()
+
     def stop(self, timeout: float) -> str | None:
         """Lets the child write what is left, for at most `timeout` seconds.
 
         Returns None, or one line for the user: MLflow is behind, why, and how to catch up.
         """
-        stdin: IO[bytes] | None = self._process.stdin
-        if stdin is not None:
-            stdin.close()
+        self.finish()
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -86,12 +90,14 @@ def _catch_up_command(name: str, out: Path, uri: str) -> str:
 
 
 @contextmanager
-def mirrored(name: str, out: Path, uri: str, warn: Callable[[str], None]) -> Iterator[None]:
+def mirrored(
+    name: str, out: Path, uri: str, warn: Callable[[str], None]
+) -> Iterator[MirrorProcess]:
     """Mirrors the study while the context lasts. warn: told when MLflow stays behind."""
     process = MirrorProcess.start(name, out, uri)
     patience = _WHEN_INTERRUPTED
     try:
-        yield
+        yield process
         patience = _WHEN_DONE
     finally:
         if warning := process.stop(patience):

@@ -1,4 +1,4 @@
-"""What the tasks do that load a study's data; Ray runs them, but nothing here knows it.
+"""The process that loads a study's data; Ray starts it, but nothing here knows it.
 
 Apart from the trainable, because a process that imports ray.tune starts more than a second later.
 """
@@ -12,21 +12,27 @@ from trainables import data
 from trainables.data import Facts, Images
 
 
-def load_pool(
-    place: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]
-) -> tuple[Images, Facts, str | None]:
-    """The images that are not test, and whether each arm's model builds and perturbs something.
+class Loader:
+    """Loads one data set. place: arguments of data.load_pool.
 
-    place: arguments of data.load_pool. configs: fields of training.Config by arm; models are built
-    without memory. The last value is the first problem as a line for the user, or None.
+    One process for both parts: the second one, between two stages, waits for no import.
     """
-    images, facts = data.load_pool(**place)
-    return images, facts, _first_problem(configs, facts)
 
+    def __init__(self, place: Mapping[str, Any]) -> None:
+        self._place = place
 
-def load_test(place: Mapping[str, Any]) -> tuple[Images, tuple[str, ...]]:
-    """The test images and the files left out, asked for only when the search stage is closed."""
-    return data.load_test(**place)
+    def pool(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Images, Facts, str | None]:
+        """The images that are not test, and whether each arm's model builds and perturbs something.
+
+        configs: fields of training.Config by arm; models are built without memory. The last value
+        is the first problem as a line for the user, or None.
+        """
+        images, facts = data.load_pool(**self._place)
+        return images, facts, _first_problem(configs, facts)
+
+    def test(self) -> tuple[Images, tuple[str, ...]]:
+        """The test images and the files left out; asked for only when the search stage is over."""
+        return data.load_test(**self._place)
 
 
 def _first_problem(configs: Mapping[str, Mapping[str, Any]], facts: Facts) -> str | None:

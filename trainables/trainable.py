@@ -5,28 +5,53 @@ The process that drives a study imports this module too, so torch is imported wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray import tune
 
-from trainables.data import Facts, Images
+if TYPE_CHECKING:
+    from trainables.data import Facts, Images
+    from trainables.training import Training
+
+_WAIT = 0.2
+"""Seconds that a step of a trial takes that only waits."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended; scores as in study.records.End."""
+
+    status: Literal["finished", "diverged"]
+    reason: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step reports: an epoch's metrics, and with the last one how the trial ended.
+
+    No mapping, because Tune keeps statistics of every number that it finds in one.
+    """
+
+    metrics: Mapping[str, float]
+    end: Ending | None = None
 
 
 class SamTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one trial, an epoch a step; an actor goes on with the next trial.
 
-    config: `training` (fields of training.Config), `threads`, and `test`: None in the search stage,
-    in the confirm stage a list with the reference of the test images. load: a dict with the
-    reference `pool` (Images) and the plain `facts`.
-    Each result holds `metrics` of the epoch; the last one also `end`: status, reason, scores.
+    config: `threads`, and `trial`: its name, or None for one that only waits. A trial has also
+    `training` (fields of training.Config), `facts` of the data set, and in lists, because Tune
+    takes a bare reference for something to fill in, references to images: `pool` and, in the
+    confirm stage alone, `test`. Each result holds a Report as `report`.
     """
 
-    def setup(self, config: Mapping[str, Any], load: Mapping[str, Any]) -> None:
-        """Reads the shared arrays, without a copy, and builds the first trial."""
-        self._pool: Images = ray.get(load["pool"])
-        self._facts: Facts = load["facts"]
+    def setup(self, config: Mapping[str, Any]) -> None:
+        """Builds the first trial."""
         self._begin(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
@@ -36,38 +61,45 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """One epoch. A trial whose losses are not finite ends with chance accuracy: diverged."""
-        from trainables import training
-
-        metrics = self._training.epoch()
-        if self._training.done == 1:
-            metrics["perturbed_share"] = training.perturbed_share(
-                self._training.config, self._training.model
-            )
-        if training.diverged(metrics):
-            return {"metrics": metrics, "end": self._diverged(), "done": True}
-        if self._training.done < self._training.config.epochs:
-            return {"metrics": metrics}
-        scores = {"validation_accuracy": metrics["validation_accuracy"]}
-        if self._test is not None:
-            scores |= self._training.test(self._test)
-        end = {"status": "finished", "reason": "", "scores": scores}
-        return {"metrics": metrics, "end": end, "done": True}
+        if self._training is None:
+            time.sleep(_WAIT)
+            return {"done": True}
+        report = self._epoch(self._training)
+        return {"report": report, "done": report.end is not None}
 
     def _begin(self, config: Mapping[str, Any]) -> None:
+        # Here also for a trial that only waits: to import it is most of what a process starts with.
         from trainables.training import Config, Training, deterministic
 
+        self.config: dict[str, Any] = {}  # every result would carry it
         deterministic(config["threads"])
-        self._test: Images | None = ray.get(config["test"][0]) if config["test"] else None
+        self._training: Training | None = None
+        if config["trial"] is None:
+            return
+        self._facts: Facts = config["facts"]
+        [pool] = ray.get(config["pool"])
+        self._test: Images | None = next(iter(ray.get(config["test"])), None)
         device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self._training = Training(Config(**config["training"]), self._pool, self._facts, device)
+        self._training = Training(Config(**config["training"]), pool, self._facts, device)
 
-    def _diverged(self) -> dict[str, Any]:
+    def _epoch(self, training: Training) -> Report:
+        from trainables.training import diverged, perturbed_share
+
+        metrics = training.epoch()
+        if training.done == 1:
+            metrics["perturbed_share"] = perturbed_share(training.config, training.model)
+        if diverged(metrics):
+            return Report(metrics, self._diverged(training.done))
+        if training.done < training.config.epochs:
+            return Report(metrics)
+        scores = {"validation_accuracy": metrics["validation_accuracy"]}
+        if self._test is not None:
+            scores |= training.test(self._test)
+        return Report(metrics, Ending("finished", "", scores))
+
+    def _diverged(self, epoch: int) -> Ending:
         chance = 100 / len(self._facts.classes)
         scores = {"validation_accuracy": chance}
         if self._test is not None:
             scores["test_accuracy"] = chance
-        return {
-            "status": "diverged",
-            "reason": f"diverged in epoch {self._training.done}",
-            "scores": scores,
-        }
+        return Ending("diverged", f"diverged in epoch {epoch}", scores)

@@ -208,10 +208,12 @@ def test_the_hash_is_of_what_decides_the_numbers() -> None:
 
 
 def test_turns_go_round_the_arms() -> None:
-    assert decide.ask({"a": 1, "b": 2}, {"a": 0, "b": 0}) == "a"
-    assert decide.ask({"a": 1, "b": 2}, {"a": 1, "b": 0}) == "b"
-    assert decide.ask({"a": 0, "b": 2}, {"a": 0, "b": 5}) == "b"
-    assert decide.ask({"a": 0, "b": 0}, {"a": 4, "b": 5}) is None
+    cost = {"a": 1.0, "b": 1.0, "c": 2.0}
+    assert decide.ask({"a": 1, "b": 2}, {"a": 0, "b": 0}, cost) == "a"
+    assert decide.ask({"a": 1, "b": 2}, {"a": 1, "b": 0}, cost) == "b"
+    assert decide.ask({"a": 0, "b": 2}, {"a": 0, "b": 5}, cost) == "b"
+    assert decide.ask({"a": 0, "b": 0}, {"a": 4, "b": 5}, cost) is None
+    assert decide.ask({"a": 1, "b": 1, "c": 1}, {"a": 3, "b": 3, "c": 3}, cost) == "c"
 
 
 def test_a_ledger_file_with_a_torn_last_line_goes_on(tmp_path: Path) -> None:
