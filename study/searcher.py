@@ -21,12 +21,14 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
 
     While the course has none, because the data is still loading or a stage is about to end, it
     hands out trials that only wait: Tune ends an actor that it has no trial for. threads: of a
-    process that trains. trials: what was handed out, by name.
+    process that trains. stopping: whether the study was asked to stop. trials: what was handed
+    out, by name.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, stopping: Callable[[], bool]) -> None:
         super().__init__()
         self._threads = threads
+        self._stopping = stopping
         self._course: Course | None = None
         self._configure: Callable[[Trial], Mapping[str, Any]]
         self._last = time.monotonic()
@@ -42,7 +44,13 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The config of the next trial, of one that only waits, None, or FINISHED."""
+        """The config of the next trial, of one that only waits, None, or FINISHED.
+
+        Raises KeyboardInterrupt when asked to stop: without any trial Tune does nothing but ask
+        here, for minutes.
+        """
+        if self._stopping():
+            raise KeyboardInterrupt
         trial = self._course.next() if self._course is not None else "wait"
         if trial == "done":
             return Searcher.FINISHED

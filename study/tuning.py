@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 # Read when ray.tune is imported and when Ray starts: no boxes and tables of its own, no loggers
-# beside the journal, no state on disk that nobody resumes from; Ctrl-C is handled by the engine.
+# beside the journal, no state on disk that nobody resumes from, results in bundles (SamTrainable
+# says how large); Ctrl-C is handled by the engine.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
     RAY_CHDIR_TO_TRIAL_DIR="0",
@@ -23,6 +24,7 @@ os.environ.update(
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="1000000",
+    TUNE_RESULT_BUFFER_LENGTH="2",
 )
 
 import ray
@@ -64,7 +66,7 @@ class Tuning:
     def __init__(self, resources: Resources, at_once: int, stopping: Callable[[], bool]) -> None:
         self._resources = resources
         self._at_once = at_once
-        self._searcher = CourseSearcher(threads=resources.cpu)
+        self._searcher = CourseSearcher(resources.cpu, stopping)
         self._callback = _Callback(self._searcher, stopping)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from trainables.data import Facts, Images
     from trainables.training import Training
 
+_BUNDLE = 1.0
+"""Seconds after which the epochs done since go to the driver."""
 _WAIT = 0.2
 """Seconds that a step of a trial takes that only waits."""
 
@@ -66,6 +68,18 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
             return {"done": True}
         report = self._epoch(self._training)
         return {"report": report, "done": report.end is not None}
+
+    def train_buffered(self, *limits: float) -> list[dict[str, Any]]:
+        """Steps for about a second, so that short epochs do not wait for the driver one by one.
+
+        limits: how long and how many, by Tune's settings; they are not read, because the order in
+        which Tune passes them is not the one in which it declares them (ray 2.60).
+        """
+        until = time.monotonic() + _BUNDLE
+        results = [self.train()]
+        while not results[-1]["done"] and time.monotonic() < until:
+            results.append(self.train())
+        return results
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         # Here also for a trial that only waits: to import it is most of what a process starts with.
