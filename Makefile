@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: study test lint types clean
+.PHONY: study test check smoke lint types clean
 
 study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
@@ -11,12 +11,19 @@ study: .venv/installed
 test: lint types
 	$(BIN)/python -m pytest
 
+check: smoke
+	$(BIN)/python -m pytest tests/services
+
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: .venv/installed-test
 	$(BIN)/mypy
+
+# Every study of search_spaces/, small and on digits, in one Ray session.
+smoke: .venv/installed-test
+	$(BIN)/python -m study.run $(shell find search_spaces -name '*.yaml' | sort) --smoke
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; name another: make PYTHON=python3.12 ...")'
@@ -29,7 +36,7 @@ types: .venv/installed-test
 	@touch $@
 
 .venv/installed-test: .venv/installed
-	$(PIP_INSTALL) -e '.[test]'
+	$(PIP_INSTALL) -e '.[server,test]'
 	@touch $@
 
 clean:

@@ -30,8 +30,8 @@ def main() -> None:
     deterministic(threads=1)
     pool, facts = data.load_pool(**stages.data_place(spec))
     arms = {
-        name: Training(Config(**stages.example_config(spec, name)), pool, facts)
-        for name in spec.arms
+        name: Training(Config(**config), pool, facts)
+        for name, config in stages.example_configs(spec).items()
     }
     ratios: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(options.rounds):

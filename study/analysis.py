@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from study import importance, stages
 from study.records import Result, Stage, Status, Value
-from study.spec import Span, Spec
+from study.spec import Arm, Span, Spec
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class ArmSummary:
     """One arm over both stages. None where nothing was measured yet.
 
     chosen: hyperparameters of its confirm trials, {} where there is nothing to tune. validation:
-    search trials with exactly these. diverged, failed: trials per stage. gradient_evaluations: a
-    whole training run, mean over the finished confirm trials. seconds_per_epoch: median over the
-    confirm stage. perturbed_share: of the parameters, in percent. at_edge: why a chosen value may
-    not be the best one.
+    search trials with exactly these. diverged, failed, pruned: trials per stage. epochs: trained
+    in each stage, by all trials together. gradient_evaluations: a whole training run, mean over
+    the finished confirm trials. seconds_per_epoch: median over the confirm stage. perturbed_share:
+    of the parameters, in percent. at_edge: why a chosen value may not be the best one.
     """
 
     arm: str
@@ -42,6 +43,8 @@ class ArmSummary:
     test: Sample | None
     diverged: Mapping[Stage, int]
     failed: Mapping[Stage, int]
+    pruned: Mapping[Stage, int]
+    epochs: Mapping[Stage, int]
     gradient_evaluations: float | None
     seconds_per_epoch: float | None
     perturbed_share: float | None
@@ -58,9 +61,9 @@ def sample(values: Iterable[float]) -> Sample | None:
 
 
 def of_arm(results: Iterable[Result], arm: str, stage: Stage) -> list[Result]:
-    """The results of one arm and stage by index."""
+    """The results of one arm and stage by index, of one configuration by search seed."""
     chosen = [r for r in results if r.trial.arm == arm and r.trial.stage == stage]
-    return sorted(chosen, key=lambda result: result.trial.index)
+    return sorted(chosen, key=lambda result: (result.trial.index, result.trial.repeat or 0))
 
 
 def score(result: Result, name: str) -> float:
@@ -102,16 +105,28 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
         test=sample(score(r, "test_accuracy") for r in confirm),
         diverged=_count("diverged", search, confirm),
         failed=_count("failed", search, confirm),
+        pruned=_count("pruned", search, confirm),
+        epochs={
+            "search": sum(r.end.epochs for r in search),
+            "confirm": sum(r.end.epochs for r in confirm),
+        },
         gradient_evaluations=totals.mean if totals else None,
         seconds_per_epoch=statistics.median(seconds) if seconds else None,
         perturbed_share=next(shares, None),
-        at_edge=tuple(
-            text
-            for key, value in (chosen or {}).items()
-            if (span := spec.arms[arm].search.get(key)) is not None
-            and (text := _edge(key, value, span, search))
-        ),
+        at_edge=_edges(spec.arms[arm], chosen or {}, search),
     )
+
+
+def _edges(arm: Arm, chosen: Mapping[str, Value], search: list[Result]) -> tuple[str, ...]:
+    """Texts for the chosen values that lie at an edge of what their method tried."""
+    method = arm.method(chosen)
+    alike = [r for r in search if arm.method(r.trial.hyperparameters) == method]
+    texts = []
+    for key, value in chosen.items():
+        span = method.rho if key == "rho" and method.rho is not None else arm.search[key]
+        if text := _edge(key, value, span, alike):
+            texts.append(text)
+    return tuple(texts)
 
 
 def _count(status: Status, search: list[Result], confirm: list[Result]) -> dict[Stage, int]:
@@ -140,7 +155,7 @@ def _edge(key: str, value: Value, span: Span, search: list[Result]) -> str | Non
     if isinstance(value, (bool, str)) or len(numbers) < 3:
         return None
     if span.choices is None:
-        position, rim = unit(span, value), 1 / (2 * len(search))
+        position, rim = unit(span, value), 1 / (2 * len(tried))
         where = f"range {span.low:g} to {span.high:g}"
     else:
         position, rim = 0.5, 0.0
@@ -161,10 +176,10 @@ def warnings(spec: Spec, arms: Sequence[ArmSummary]) -> list[str]:
     """What a reader of the result should be wary of, one plain sentence each."""
     texts = [f"{arm.arm}: {text}." for arm in arms for text in arm.at_edge]
     texts += [
-        f"{name}: the suggested range of {key} is borrowed from the subset norm."
+        f"{name}: the suggested range of rho for {method.title} is borrowed from the subset norm."
         for name, arm in spec.arms.items()
-        for key, span in arm.search.items()
-        if span.borrowed
+        for method in arm.methods
+        if (span := method.rho or arm.search.get("rho")) is not None and span.borrowed
     ]
     stages: tuple[Stage, ...] = ("search", "confirm")
     for arm in arms:
@@ -172,8 +187,39 @@ def warnings(spec: Spec, arms: Sequence[ArmSummary]) -> list[str]:
             if n := arm.diverged[stage]:
                 counts = ", counted with chance accuracy" if stage == "confirm" else ""
                 texts.append(f"{arm.arm}: {_trials(n, stage)} diverged{counts}.")
+            if n := arm.pruned[stage]:
+                texts.append(f"{arm.arm}: {_trials(n, stage)} stopped early.")
             if n := arm.failed[stage]:
                 texts.append(f"{arm.arm}: {_trials(n, stage)} failed.")
+    return texts
+
+
+def remarks(spec: Spec, arms: Sequence[ArmSummary], results: Sequence[Result]) -> list[str]:
+    """What the comparison rests on, one plain sentence each: budgets, order, what was chosen."""
+    budget, full = spec.workload.budget, spec.workload.epochs
+    if budget is None or budget.match == "epochs":
+        texts = [f"Budgets match epochs, {full} a trial; gradient evaluations may differ."]
+    else:
+        each = {
+            name: dict.fromkeys(str(stages.epochs(spec, name, method)) for method in arm.methods)
+            for name, arm in spec.arms.items()
+        }
+        told = ", ".join(f"{name} {' or '.join(epochs)}" for name, epochs in each.items())
+        texts = [f"Budgets match the gradient evaluations of {budget.of}; epochs a trial: {told}."]
+    if spec.tune.pruner != "none":
+        told = ", ".join(f"{arm.arm} {arm.epochs['search']:,}" for arm in arms)
+        texts.append(
+            f"Pruner {spec.tune.pruner}: epochs spent in the search: {told}; budgets are equal in "
+            "trials only."
+        )
+    if not stages.in_any_order(spec):
+        texts.append(
+            "The order in which trials ended decided what was tried next or stopped early; another "
+            "run of this study may choose other configurations."
+        )
+    for name, arm in spec.arms.items():
+        if text := importance.sentence(name, arm, of_arm(results, name, "search")):
+            texts.append(text)
     return texts
 
 

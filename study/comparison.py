@@ -104,9 +104,7 @@ def _outcomes(
         confirm = [
             r
             for r in analysis.of_arm(results, arm, "confirm")
-            if r.trial.index < spec.confirm.seeds
-            and r.end.status != "failed"
-            and math.isfinite(analysis.score(r, "test_accuracy"))
+            if r.end.status != "failed" and math.isfinite(analysis.score(r, "test_accuracy"))
         ]
         outcomes[arm] = {r.trial.index: analysis.score(r, "test_accuracy") for r in confirm}
         diverged[arm] = {r.trial.index for r in confirm if r.end.status == "diverged"}

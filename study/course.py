@@ -7,7 +7,7 @@ from typing import Literal
 
 from study import stages
 from study.ledger import Ledger
-from study.records import Result, Stage, Trial
+from study.records import Epoch, Result, Stage, Trial
 from study.spec import Spec
 from study.stages import Plan
 
@@ -17,20 +17,24 @@ Waiting = Literal["wait", "done"]
 class Course:
     """Hands out trials stage by stage; a stage begins when every trial of the one before ended.
 
-    results: what ended so far, on disk. on_stage: called when a stage begins.
+    rounds: the planned study and its extensions. results: what ended so far, on disk. on_stage:
+    called when a stage begins. on_needless: called for a trial that is not to be run, because its
+    configuration did badly on other seeds; it has to record its start and its end, pruned.
     """
 
     def __init__(
         self,
-        spec: Spec,
+        rounds: Sequence[Spec],
         ledger: Ledger,
         results: Callable[[], Sequence[Result]],
         on_stage: Callable[[Plan, Sequence[Result]], None],
+        on_needless: Callable[[Trial], None],
     ) -> None:
-        self._spec = spec
+        self._rounds = rounds
         self._ledger = ledger
         self._results = results
         self._on_stage = on_stage
+        self._on_needless = on_needless
         self._stage: Stage | None = None
         self._out: set[str] = set()
 
@@ -41,22 +45,27 @@ class Course:
         """
         while True:
             if self._stage is not None:
-                trial = self._ledger.ask(self._stage)
-                if trial is not None:
-                    self._out.add(trial.name)
-                    return trial
+                for trial in self._ledger.needless(self._stage):
+                    self._on_needless(trial)
+                if (following := self._ledger.ask(self._stage)) is not None:
+                    self._out.add(following.name)
+                    return following
                 if self._out:
                     return "wait"
             results = self._results()
-            for plan in stages.begun(self._spec, results):
+            for spec, plan in stages.begun(self._rounds, results):
                 # One that is over too: a crash may have come before the ledger heard of its end.
-                self._ledger.open_stage(plan.stage, plan.trials, results)
-                if not stages.over(plan, results):
+                self._ledger.open_stage(plan.stage, plan.slots, results)
+                if not stages.over(spec, plan, results):
                     self._stage = plan.stage
                     self._on_stage(plan, results)
                     break
             else:
                 return "done"
+
+    def stops(self, epoch: Epoch) -> bool:
+        """Takes an epoch of a trial that is out; whether the trial should stop there."""
+        return self._ledger.report(epoch)
 
     def ended(self, trial: str) -> None:
         """A trial that was handed out has ended, whatever its status."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
 from typing import Literal
 
-from study.records import End, Result, Value
+from study.records import End, Result, Status, Value
 
 Told = Literal["COMPLETE", "PRUNED", "FAIL"]
 """States of an Optuna trial that ended."""
@@ -23,33 +24,44 @@ def ask(
     return min(waiting, key=lambda arm: (handed[arm], -cost[arm]), default=None)
 
 
-def tell(end: End) -> tuple[Told, float | None]:
-    """State and value that an ended trial is told to the ledger with.
+def tell(ends: Sequence[End], sampler: str) -> tuple[Told, float | None]:
+    """State and value that a configuration is told to the ledger with, once all its runs ended.
 
-    A diverged trial is an outcome, but one that no sampler should take for a measurement.
+    The value is the mean of its validation accuracies. A diverged run is an outcome, but one that
+    no sampler should take for a measurement; gp and cmaes read nothing but COMPLETE, and would
+    never learn of it: they get the mean with chance accuracy.
     """
-    match end.status:
-        case "finished":
-            return "COMPLETE", end.scores["validation_accuracy"]
-        case "diverged":
-            return "PRUNED", None
-        case "failed":
-            return "FAIL", None
+    states = {end.status for end in ends}
+    if "failed" in states:
+        return "FAIL", None
+    if "pruned" in states or ("diverged" in states and sampler not in ("gp", "cmaes")):
+        return "PRUNED", None
+    return "COMPLETE", mean(end.scores["validation_accuracy"] for end in ends)
 
 
 def choose(results: Iterable[Result]) -> Mapping[str, Value] | None:
-    """The hyperparameters of the best search trial of an arm, or None where all of them failed.
+    """The hyperparameters of an arm's best configuration, or None where all of them failed.
 
-    Best validation accuracy, ties to the lower index; a diverged trial only where no other is left.
+    Best mean validation accuracy over its search seeds, ties to the lower index; one that was
+    stopped early, or with a diverged run, only where no other is left.
     """
-    candidates = [result for result in results if result.end.status != "failed"]
-    best = min(
-        candidates,
-        key=lambda r: (
-            r.end.status == "diverged",
-            -r.end.scores["validation_accuracy"],
-            r.trial.index,
-        ),
-        default=None,
-    )
-    return None if best is None else best.trial.hyperparameters
+    runs: dict[int, list[Result]] = {}
+    for result in results:
+        runs.setdefault(result.trial.index, []).append(result)
+    candidates = [
+        (_rank(some), -_mean_score(some), index)
+        for index, some in runs.items()
+        if any(result.end.scores for result in some)
+    ]
+    if not candidates:
+        return None
+    return runs[min(candidates)[-1]][0].trial.hyperparameters
+
+
+def _rank(runs: Iterable[Result]) -> int:
+    order: Sequence[Status] = ("finished", "failed", "pruned", "diverged")
+    return max(order.index(result.end.status) for result in runs)
+
+
+def _mean_score(runs: Iterable[Result]) -> float:
+    return mean(r.end.scores["validation_accuracy"] for r in runs if r.end.scores)

@@ -31,12 +31,14 @@ class Engine:
     """A Ray cluster, local or at `address`, that runs the trials of one study.
 
     As a context manager: connects, and shuts down what it started. Ctrl-C and SIGTERM raise
-    KeyboardInterrupt at the next safe moment; a second one ends the process at once.
+    KeyboardInterrupt at the next safe moment; a second one ends the process at once. keep: stay
+    connected, if all went well, for the next engine of this process, which joins.
     """
 
-    def __init__(self, spec: Spec, address: str | None) -> None:
+    def __init__(self, spec: Spec, address: str | None, *, keep: bool = False) -> None:
         self._spec = spec
         self._address = address
+        self._keep = keep
         self._tuning: Tuning | None = None
         self._loader: Any = None
         self._pool: Any = None
@@ -54,8 +56,8 @@ class Engine:
             self._connect()
             if not self._stop:
                 self._listen()  # again, because Ray takes SIGTERM for itself
-        except SystemExit:  # how Ray answers SIGTERM while it starts
-            self.__exit__(None, None, None)
+        except SystemExit as stopped:  # how Ray answers SIGTERM while it starts
+            self.__exit__(SystemExit, stopped, None)
             raise KeyboardInterrupt from None
         except BaseException:
             self._handlers.close()
@@ -69,6 +71,8 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self._handlers.close()
+        # What an interrupt leaves of Tune holds its cores: another engine would wait for them.
+        self._keep = self._keep and error is None
         self.close()
 
     def close(self) -> None:
@@ -76,11 +80,15 @@ class Engine:
         self.stop()
         if self._tuning is not None:
             self._tuning.join()
-        ray.shutdown()
+        if not self._keep:
+            ray.shutdown()
+        elif self._loader is not None:
+            ray.kill(self._loader)
+            self._loader = None
 
     def at_once(self) -> int:
         """How many trials the cluster holds side by side. Raises SpecError where not even one."""
-        wanted, there = self._spec.resources, ray.cluster_resources()
+        wanted, there = self._spec.resources, self.resources()
         fits = int(there.get("CPU", 0) // wanted.cpu)
         if wanted.gpu:
             fits = min(fits, int(there.get("GPU", 0) / wanted.gpu))
@@ -91,6 +99,11 @@ class Engine:
                 "or resources.gpu, or start the study with --address of a larger cluster"
             )
         return min(fits, wanted.max_trials or fits)
+
+    def resources(self) -> Mapping[str, float]:
+        """What the cluster has, by Ray's names: CPU, GPU."""
+        there: Mapping[str, float] = ray.cluster_resources()
+        return there
 
     def load_pool(self) -> Mapping[str, Any]:
         """Loads the images that are not test and checks every arm's model on them, while the
@@ -107,7 +120,7 @@ class Engine:
             .options(num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES)
             .remote(stages.data_place(self._spec))
         )
-        configs = {name: stages.example_config(self._spec, name) for name in self._spec.arms}
+        configs = stages.example_configs(self._spec)
         with _data_errors():
             self._pool, facts, problem = self._loader.pool.options(num_returns=3).remote(configs)
             self._wait([self._pool, facts, problem])
@@ -147,6 +160,8 @@ class Engine:
         }
 
     def _connect(self) -> None:
+        if ray.is_initialized():  # kept by an engine before this one
+            return
         try:
             ray.init(
                 # "local": without it Ray would join whatever cluster it finds on this machine.

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from study import journal
+from study import extension, journal
 from study.journal import Contents
 from study.spec import Spec
 from study.yamlfile import SpecError, nearest
@@ -52,6 +52,11 @@ class Home:
             )
         return self._spec_of(contents), contents
 
+    def rounds(self) -> tuple[list[Spec], Contents]:
+        """The planned study and its extensions, and the contents. Raises SpecError as begun."""
+        spec, contents = self.begun()
+        return [spec, *map(Spec.model_validate, contents.extensions)], contents
+
     def check_same(self, spec: Spec) -> Contents | None:
         """The contents so far. Raises SpecError where they are those of another spec."""
         contents = self.contents() if self._begun() else None
@@ -62,6 +67,14 @@ class Home:
         if contents.header["hash"] != spec.hash:
             before = self._spec_of(contents)
             difference = "\n".join(_difference(before.hashed(), spec.hashed()))
+            grown = extension.options(before, spec)
+            if grown is not None:
+                raise SpecError(
+                    f"{self.folder}: holds a study '{spec.study}' with smaller budgets:\n"
+                    f"{difference}\nOnce it has its verdict, python -m study.extend {spec.study} "
+                    f"{grown} raises them; or give the new one its own name "
+                    f"(--set study={spec.study}_2)."
+                )
             raise SpecError(
                 f"{self.folder}: holds a study '{spec.study}' of another spec:\n{difference}\n"
                 f"Give the new one its own name (--set study={spec.study}_2), undo the change to "

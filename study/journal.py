@@ -2,12 +2,13 @@
 
 JSON lines, one object a line, told apart by `kind`:
 
-    header   version, time, spec, hash, plan, commit, versions, data
-    start    trial, arm, stage, index, seed, hyperparameters, time
+    header   version, time, spec, hash, plan, commit, versions, data, ledger
+    start    trial, arm, stage, index, repeat, seed, hyperparameters, time
     epoch    trial, epoch, metrics, time
     end      trial, status, reason, scores, epochs, time
     note     text, time: something a reader of the result should know
-    verdict  verdict, time
+    verdict  verdict, number, time: 0 is the planned one, then one for each extension
+    extend   number, spec, time: budgets raised after the verdict before it was seen
 
 A number that is not finite is null. Lines are unique by (kind, trial, epoch) and the first wins: a
 trial that starts again repeats lines that it wrote before. Times are seconds since 1970.
@@ -25,14 +26,14 @@ from typing import IO, Any
 
 from study.records import End, Epoch, Result, Trial
 
-VERSION = 1
+VERSION = 2
 Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a journal holds. trials: every trial that started, in that order, with its start time;
-    epochs and ends by trial name; verdict: None while there is none."""
+    epochs and ends by trial name; verdicts: by the number of their round; extensions: specs."""
 
     header: Line
     trials: Mapping[str, Trial] = field(default_factory=dict)
@@ -40,7 +41,13 @@ class Contents:
     epochs: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
     ends: Mapping[str, End] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    verdict: Line | None = None
+    verdicts: Mapping[int, Line] = field(default_factory=dict)
+    extensions: tuple[Line, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the planned study and every extension have their verdict."""
+        return len(self.verdicts) > len(self.extensions)
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -99,6 +106,7 @@ def start_line(trial: Trial, time: float) -> Line:
         "arm": trial.arm,
         "stage": trial.stage,
         "index": trial.index,
+        "repeat": trial.repeat,
         "seed": trial.seed,
         "hyperparameters": dict(trial.hyperparameters),
         "time": time,
@@ -161,7 +169,8 @@ def read(path: Path) -> Contents:
     epochs: dict[str, list[Epoch]] = {}
     ends: dict[str, End] = {}
     notes: list[str] = []
-    verdict: Line | None = None
+    verdicts: dict[int, Line] = {}
+    extensions: list[Line] = []
     try:
         for _, line in lines(path):
             if (key := _key(line)) in seen:
@@ -181,19 +190,29 @@ def read(path: Path) -> Contents:
                 case "note":
                     notes.append(line["text"])
                 case "verdict":
-                    verdict = line["verdict"]
+                    verdicts[line["number"]] = line["verdict"]
+                case "extend":
+                    extensions.append(line["spec"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(f"{path}: not a journal of a study: {error!r}") from None
     if header.get("version") != VERSION:
         raise JournalError(f"{path}: not a journal of version {VERSION}")
     ordered = {n: tuple(sorted(e, key=lambda epoch: epoch.epoch)) for n, e in epochs.items()}
-    return Contents(header, trials, started, ordered, ends, tuple(notes), verdict)
+    return Contents(
+        header, trials, started, ordered, ends, tuple(notes), verdicts, tuple(extensions)
+    )
 
 
 def parse_start(line: Line, study: str) -> Trial:
     """The trial of a start line."""
     return Trial(
-        study, line["arm"], line["stage"], line["index"], line["seed"], line["hyperparameters"]
+        study,
+        line["arm"],
+        line["stage"],
+        line["index"],
+        line["seed"],
+        line["hyperparameters"],
+        line["repeat"],
     )
 
 
@@ -209,7 +228,7 @@ def parse_end(line: Line) -> End:
 
 
 def _key(line: Line) -> tuple[object, ...]:
-    return line["kind"], line.get("trial"), line.get("epoch"), line.get("text")
+    return line["kind"], *map(line.get, ("trial", "epoch", "text", "number"))
 
 
 def _finite(value: Any) -> Any:

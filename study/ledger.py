@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from study import decide, space
-from study.records import End, Result, Stage, Trial
+from study import algorithms, decide, space
+from study.records import End, Epoch, Result, Stage, Trial, Value
 from study.spec import Spec
-from trainables import catalog
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+from study.stages import Slot
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -36,6 +36,32 @@ def open_file(path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
+@dataclass
+class _Configuration:
+    """A slot that was handed out. pending: which of its runs are still to hand out; ends: of those
+    that ended, by trial name."""
+
+    stage: Stage
+    slot: Slot
+    study: optuna.Study
+    number: int
+    hyperparameters: Mapping[str, Value]
+    pending: deque[int]
+    ends: dict[str, End] = field(default_factory=dict)
+
+
+@dataclass
+class _Queue:
+    """An arm in a stage. waiting: slots in the order in which Optuna hands them out; handed: runs
+    handed out, whoever did it."""
+
+    study: optuna.Study
+    pruner: BasePruner | None
+    waiting: deque[Slot] = field(default_factory=deque)
+    open: list[_Configuration] = field(default_factory=list)
+    handed: int = 0
+
+
 class Ledger:
     """Hands out the trials of a study and is told their ends. Threads may share it."""
 
@@ -43,69 +69,131 @@ class Ledger:
         self._storage = storage
         self._spec = spec
         self._lock = threading.Lock()
-        self._studies: dict[tuple[str, Stage], optuna.Study] = {}
-        self._distributions: Mapping[str, dict[str, BaseDistribution]] = {
-            name: space.distributions(arm) for name, arm in spec.arms.items()
-        }
-        self._numbers: dict[str, tuple[optuna.Study, int]] = {}
-        self._again: list[Trial] = []
+        self._queues: dict[tuple[Stage, str], _Queue] = {}
+        self._trials: dict[str, _Configuration] = {}
+        self._again: list[_Configuration] = []
 
-    def open_stage(self, stage: Stage, trials: Iterable[Trial], results: Iterable[Result]) -> None:
-        """Enqueues those of `trials` that are not there yet, and settles what a crash left open.
+    def open_stage(self, stage: Stage, slots: Iterable[Slot], results: Iterable[Result]) -> None:
+        """Enqueues those of `slots` that are not there yet, and settles what a crash left open.
 
-        results: what the journal holds. A trial with a result is told it; one that was handed out
-        and has none is handed out again, first, with the same parameters and seed.
+        results: what the journal holds. A configuration whose runs have all ended is told; the
+        runs that were handed out and did not end are handed out again, first, with the same
+        hyperparameters and seeds.
         """
         ends = {result.trial.name: result.end for result in results}
+        by_arm: dict[str, dict[int, Slot]] = {name: {} for name in self._spec.arms}
+        for slot in slots:
+            by_arm[slot.arm][slot.index] = slot
         with self._lock:
-            planned: dict[str, dict[int, Trial]] = {name: {} for name in self._spec.arms}
-            for trial in trials:
-                planned[trial.arm][trial.index] = trial
-            for arm, wanted in planned.items():
-                study = self._studies[arm, stage] = optuna.create_study(
+            for arm, wanted in by_arm.items():
+                study = optuna.create_study(
                     storage=self._storage,
+                    sampler=algorithms.sampler(self._spec, arm, 0),
                     study_name=f"{self._spec.study}/{arm}/{stage}",
                     direction="maximize",
                     load_if_exists=True,
                 )
-                there = {trial.user_attrs["index"] for trial in study.get_trials(deepcopy=False)}
-                for trial in wanted.values():
-                    if trial.index not in there:
-                        attributes = {"index": trial.index, "seed": trial.seed}
-                        study.enqueue_trial(dict(trial.hyperparameters), user_attrs=attributes)
+                pruner = algorithms.pruner(self._spec, arm) if stage == "search" else None
+                queue = self._queues[stage, arm] = _Queue(study, pruner)
+                there = {t.user_attrs["index"] for t in study.get_trials(deepcopy=False)}
+                for slot in wanted.values():
+                    if slot.index not in there:
+                        study.enqueue_trial(dict(slot.point or {}), user_attrs=_attributes(slot))
                 for frozen in study.get_trials(deepcopy=False):
-                    self._settle(study, frozen, wanted[frozen.user_attrs["index"]], ends)
+                    # Not wanted: of an extension, while the stage before it is settled.
+                    if (open_slot := wanted.get(frozen.user_attrs["index"])) is not None:
+                        self._settle(stage, queue, frozen, open_slot, ends)
 
     def _settle(
-        self, study: optuna.Study, frozen: FrozenTrial, trial: Trial, ends: Mapping[str, End]
+        self,
+        stage: Stage,
+        queue: _Queue,
+        frozen: FrozenTrial,
+        slot: Slot,
+        ends: Mapping[str, End],
     ) -> None:
-        self._numbers[trial.name] = (study, frozen.number)
-        if trial.name in ends:
-            if not frozen.state.is_finished():
-                self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
-                self._tell(ends[trial.name])
-        elif frozen.state != TrialState.WAITING:
-            # As planned: a crash may have come before the ledger knew all of its parameters.
-            self._again.append(trial)
+        names = slot.names(self._spec, stage)
+        ended = {name: ends[name] for name in names if name in ends}
+        if frozen.state == TrialState.WAITING and not ended:
+            queue.waiting.append(slot)
+            return
+        if frozen.state == TrialState.WAITING:
+            self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
+        pending = deque(i for i, name in enumerate(names) if name not in ended)
+        chosen = self._hyperparameters(slot, queue.study, frozen) if pending else {}
+        configuration = _Configuration(stage, slot, queue.study, frozen.number, chosen, pending)
+        queue.handed += len(ended)
+        self._trials |= dict.fromkeys(names, configuration)
+        for end in ended.values():
+            self._tell(end)
+        if pending:
+            queue.open.append(configuration)
+            self._again.append(configuration)
+
+    def _hyperparameters(
+        self, slot: Slot, study: optuna.Study, frozen: FrozenTrial
+    ) -> Mapping[str, Value]:
+        """Those of a configuration that an earlier execution handed out, or was about to."""
+        known: Mapping[str, Value] | None = frozen.user_attrs.get("hyperparameters")
+        if known is not None:
+            return known
+        study.sampler = algorithms.sampler(self._spec, slot.arm, slot.index)
+        return self._choose(slot, optuna.Trial(study, frozen._trial_id))
+
+    def _choose(self, slot: Slot, trial: optuna.Trial) -> Mapping[str, Value]:
+        arm = self._spec.arms[slot.arm]
+        chosen = space.hyperparameters(arm, space.suggest(trial, arm))
+        trial.set_user_attr("hyperparameters", dict(chosen))
+        return chosen
 
     def ask(self, stage: Stage) -> Trial | None:
-        """Hands out the next trial of an opened stage; None when all are handed out."""
+        """Hands out the next trial of an opened stage; None when none can be handed out now."""
         with self._lock:
-            if self._again:
-                return self._again.pop(0)
-            counts = {
-                arm: self._count(study) for (arm, of), study in self._studies.items() if of == stage
-            }
+            for configuration in self._again:
+                queue = self._queues[stage, configuration.slot.arm]
+                if configuration in queue.open and self._free(queue, configuration):
+                    return self._hand(stage, queue, configuration)
+            queues = {arm: queue for (of, arm), queue in self._queues.items() if of == stage}
             arm = decide.ask(
-                {arm: waiting for arm, (waiting, _) in counts.items()},
-                {arm: handed for arm, (_, handed) in counts.items()},
-                {arm: catalog.VARIANTS[self._spec.arms[arm].variant].cost for arm in counts},
+                {arm: self._left(queue) for arm, queue in queues.items()},
+                {arm: queue.handed for arm, queue in queues.items()},
+                {arm: self._spec.arms[arm].cost for arm in queues},
             )
             if arm is None:
                 return None
-            trial = self._studies[arm, stage].ask(self._distributions[arm])
-            index, seed = trial.user_attrs["index"], trial.user_attrs["seed"]
-            return Trial(self._spec.study, arm, stage, index, seed, trial.params)
+            queue = queues[arm]
+            started = (each for each in queue.open if self._free(queue, each))
+            return self._hand(stage, queue, next(started, None) or self._start(stage, queue))
+
+    def needless(self, stage: Stage) -> list[Trial]:
+        """Trials that need no longer be run, because the others of their configuration did badly;
+        each once. Whoever asks has to tell their ends: pruned."""
+        trials: list[Trial] = []
+        with self._lock:
+            for (of, _), queue in self._queues.items():
+                if of != stage or queue.pruner is None or algorithms.by_epoch(self._spec):
+                    continue
+                for configuration in list(queue.open):
+                    if configuration.ends and self._free(queue, configuration):
+                        frozen = self._frozen(configuration)
+                        if queue.pruner.prune(queue.study, frozen):
+                            while configuration.pending:
+                                trials.append(self._hand(stage, queue, configuration))
+        return trials
+
+    def report(self, epoch: Epoch) -> bool:
+        """Takes an epoch of a running trial; whether the trial should stop."""
+        if not algorithms.by_epoch(self._spec) or not math.isfinite(
+            epoch.metrics["validation_accuracy"]
+        ):
+            return False
+        with self._lock:
+            configuration = self._trials[epoch.trial]
+            stage, arm = configuration.stage, configuration.slot.arm
+            if (pruner := self._queues[stage, arm].pruner) is None:
+                return False
+            self._note(configuration, epoch.epoch, epoch.metrics["validation_accuracy"])
+            return pruner.prune(configuration.study, self._frozen(configuration))
 
     def tell(self, end: End) -> None:
         """Records how a handed-out trial ended; a second time changes nothing."""
@@ -113,13 +201,62 @@ class Ledger:
             self._tell(end)
 
     def _tell(self, end: End) -> None:
-        study, number = self._numbers[end.trial]
-        state, value = decide.tell(end)
-        study.tell(number, value, state=TrialState[state], skip_if_finished=True)
+        configuration = self._trials[end.trial]
+        configuration.ends[end.trial] = end
+        seeds = len(configuration.slot.seeds)
+        if len(configuration.ends) == seeds:
+            state, value = decide.tell([*configuration.ends.values()], self._spec.tune.sampler)
+            configuration.study.tell(
+                configuration.number, value, state=TrialState[state], skip_if_finished=True
+            )
+        elif "validation_accuracy" in end.scores:
+            which = int(end.trial.rpartition(".")[2])
+            self._note(configuration, which, end.scores["validation_accuracy"])
+
+    def _note(self, configuration: _Configuration, step: int, value: float) -> None:
+        frozen = self._frozen(configuration)
+        if not frozen.state.is_finished():
+            self._storage.set_trial_intermediate_value(frozen._trial_id, step, value)
 
     @staticmethod
-    def _count(study: optuna.Study) -> tuple[int, int]:
-        """Trials waiting, and handed out."""
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
-        waiting = states.count(TrialState.WAITING)
-        return waiting, len(states) - waiting
+    def _frozen(configuration: _Configuration) -> FrozenTrial:
+        return configuration.study.get_trials(deepcopy=False)[configuration.number]
+
+    def _start(self, stage: Stage, queue: _Queue) -> _Configuration:
+        slot = queue.waiting.popleft()
+        if slot.point is None:
+            queue.study.sampler = algorithms.sampler(self._spec, slot.arm, slot.index)
+        trial = queue.study.ask()
+        chosen = self._choose(slot, trial) if stage == "search" else slot.hyperparameters or {}
+        runs = deque(range(len(slot.seeds)))
+        configuration = _Configuration(stage, slot, queue.study, trial.number, chosen, runs)
+        queue.open.append(configuration)
+        self._trials |= dict.fromkeys(slot.names(self._spec, stage), configuration)
+        return configuration
+
+    def _hand(self, stage: Stage, queue: _Queue, configuration: _Configuration) -> Trial:
+        which = configuration.pending.popleft()
+        queue.handed += 1
+        if not configuration.pending:
+            queue.open.remove(configuration)
+        slot = configuration.slot
+        return slot.trial(self._spec, stage, which, configuration.hyperparameters)
+
+    def _left(self, queue: _Queue) -> int:
+        """Runs that can be handed out now."""
+        started = sum(len(each.pending) for each in queue.open if self._free(queue, each))
+        return started + len(queue.waiting)
+
+    def _free(self, queue: _Queue, configuration: _Configuration) -> bool:
+        """Whether a run of the configuration can be handed out: one that is judged seed by seed
+        waits for those before."""
+        if queue.pruner is None or algorithms.by_epoch(self._spec):
+            return True
+        return len(configuration.ends) + len(configuration.pending) == len(configuration.slot.seeds)
+
+
+def _attributes(slot: Slot) -> dict[str, object]:
+    attributes: dict[str, object] = {"index": slot.index, "seeds": list(slot.seeds)}
+    if slot.hyperparameters is not None:
+        attributes["hyperparameters"] = dict(slot.hyperparameters)
+    return attributes

@@ -212,11 +212,12 @@ def _draw_ranges(spec: Spec, tuned: Sequence[str], axes: Axes) -> None:
 
     colour, positive = colours(spec), True
     for row, arm in enumerate(tuned):
-        span = spec.arms[arm].search["rho"]
-        values = [span.low, span.high] if span.choices is None else list(span.choices)
-        numbers = [float(value) for value in values if value is not None]
+        own = spec.arms[arm].search["rho"]
+        spans = [method.rho or own for method in spec.arms[arm].methods]
+        ends = [end for span in spans for end in (span.low, span.high) if end is not None]
+        numbers = sorted(map(float, own.choices or ends))
         positive = positive and min(numbers) > 0
-        line = "-" if span.choices is None else ""
+        line = "-" if own.choices is None else ""
         axes.plot(
             numbers, [row] * len(numbers), linestyle=line, marker="|", markersize=8,
             linewidth=4, color=colour[arm], alpha=0.75, solid_capstyle="butt",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study import provenance, tracking_uri
+from study import provenance, tracking_probe, tracking_uri
 from study.home import Home, plain_yaml
 from study.journal import VERSION, Journal, Line
-from study.spec import Spec
+from study.spec import Resources, Spec
 from study.verdict import plan_hash
 from study.yamlfile import SpecError
+
+_ROOM = 100  # MB that a study needs: journal, report and the mirror's log, with some to spare
 
 
 def tracking_store(uri: str | None) -> str:
@@ -28,6 +31,23 @@ def tracking_store(uri: str | None) -> str:
     return uri
 
 
+def tracking_answers(study: str, uri: str, warn: Callable[[str], None]) -> None:
+    """Warns where the tracking store does not answer: the study can do without it.
+
+    Raises SpecError where waiting will not help, as with a wrong password.
+    """
+    problem = tracking_probe.problem(uri)
+    if problem is None:
+        return
+    told = f"MLflow at {tracking_uri.masked(uri)}: {problem.text}"
+    if problem.lasting:
+        raise SpecError(f"--tracking-uri: {told}")
+    warn(
+        f"{told}; the study runs all the same, MLflow catches up when it answers, or later with "
+        f"python -m study.sync {study}"
+    )
+
+
 def how_to_look(uri: str) -> str:
     """What to type, or where to go, to see the tracking store; without its password."""
     shown = tracking_uri.masked(uri)
@@ -36,18 +56,40 @@ def how_to_look(uri: str) -> str:
 
 def writable(home: Home) -> None:
     """Raises SpecError where the study's folder can be neither made nor written."""
-    nearest = home.folder
-    while not os.path.exists(nearest):  # Path.exists raises where a name is too long
-        nearest = nearest.parent
+    nearest = _nearest(home)
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise SpecError(f"{home.folder}: cannot be written; choose another folder with --out")
 
 
+def room(home: Home) -> None:
+    """Raises SpecError where the disk of the study's folder is all but full."""
+    free = shutil.disk_usage(_nearest(home)).free // 1_000_000
+    if free < _ROOM:
+        raise SpecError(
+            f"{home.folder}: only {free} MB are free there, a study needs {_ROOM} MB; make room, "
+            "or choose another folder with --out"
+        )
+
+
+def note_idle_gpus(
+    resources: Resources, cluster: Mapping[str, float], warn: Callable[[str], None]
+) -> None:
+    """Warns where the cluster has GPUs that no trial will use."""
+    if (gpus := cluster.get("GPU", 0)) and not resources.gpu:
+        warn(
+            f"resources.gpu is 0: the {gpus:g} GPU of this cluster will not be used; to use it, "
+            "set resources.gpu to what one trial needs, such as 1 or 0.25"
+        )
+
+
 @contextmanager
-def opened(home: Home, spec: Spec, facts: Mapping[str, Any]) -> Iterator[Journal]:
+def opened(
+    home: Home, spec: Spec, facts: Mapping[str, Any], ledger: str | None = None
+) -> Iterator[Journal]:
     """The study's journal, begun with a header, or with a note where other versions go on with it.
 
-    Raises SpecError where the folder holds another spec, or the data set is no longer the same.
+    ledger: as ledger_store.Store.recorded. Raises SpecError where the folder holds another spec, or
+    the data set is no longer the same.
     """
     contents = home.check_same(spec)
     if contents is not None and contents.header["data"]["hash"] != facts["hash"]:
@@ -63,7 +105,7 @@ def opened(home: Home, spec: Spec, facts: Mapping[str, Any]) -> Iterator[Journal
     try:
         if contents is None:
             home.spec.write_text(plain_yaml(spec.model_dump()), encoding="utf-8")
-            journal.append(_header(spec, facts), sync=True)
+            journal.append(_header(spec, facts, ledger), sync=True)
         elif changes := _changes(contents.header):
             note(f"the study went on with other versions: {', '.join(changes)}")
         note_undecodable(facts["undecodable"], "training", note)
@@ -79,7 +121,15 @@ def note_undecodable(files: Sequence[str], part: str, note: Callable[[str], None
         note(f"{len(files)} {part} files cannot be decoded and were left out: {named}")
 
 
-def _header(spec: Spec, facts: Mapping[str, Any]) -> Line:
+def _nearest(home: Home) -> Path:
+    """The study's folder, or the nearest one above it that is there."""
+    nearest = home.folder
+    while not os.path.exists(nearest):  # Path.exists raises where a name is too long
+        nearest = nearest.parent
+    return nearest
+
+
+def _header(spec: Spec, facts: Mapping[str, Any], ledger: str | None) -> Line:
     return {
         "kind": "header",
         "version": VERSION,
@@ -90,6 +140,7 @@ def _header(spec: Spec, facts: Mapping[str, Any]) -> Line:
         "commit": provenance.commit(),
         "versions": provenance.versions(),
         "data": dict(facts),
+        "ledger": ledger,
     }
 
 

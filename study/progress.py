@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from study import stages
 from study.records import End, Epoch, Result, Trial, Value
 from study.spec import Spec
-from trainables import catalog
 
 _HEARTBEAT = 60.0
 """Seconds between two lines that say how far a study is, where output is no terminal."""
@@ -33,8 +33,8 @@ class Progress:
         self._at_once = at_once
         self._stage = "starting"
         self._planned = {
-            name: {"search": arm.trials, "confirm": spec.confirm.seeds}
-            for name, arm in spec.arms.items()
+            name: {"search": stages.search_runs(spec, name), "confirm": spec.confirm.seeds}
+            for name in spec.arms
         }
         self._done = {name: {"search": 0, "confirm": 0} for name in spec.arms}
         self._seconds: dict[str, list[float]] = {name: [] for name in spec.arms}
@@ -120,7 +120,10 @@ class Progress:
 
     def _time_left(self) -> float | None:
         """Seconds, from the trials that finished; None before the first one did."""
-        costs = {name: catalog.VARIANTS[arm.variant].cost for name, arm in self._spec.arms.items()}
+        costs = {
+            name: arm.cost * stages.epochs(self._spec, name)
+            for name, arm in self._spec.arms.items()
+        }
         known = {name: mean(seconds) for name, seconds in self._seconds.items() if seconds}
         if not known:
             return None
@@ -130,7 +133,7 @@ class Progress:
             trials = sum(self._planned[name].values()) - sum(self._done[name].values())
             left += trials * known.get(name, per_cost * costs[name])
         for trial, _, epoch in self._running.values():
-            share = (epoch.epoch if epoch else 0) / self._spec.workload.epochs
+            share = (epoch.epoch if epoch else 0) / stages.trial_epochs(self._spec, trial)
             left -= share * known.get(trial.arm, per_cost * costs[trial.arm])
         return left / self._at_once
 
@@ -166,7 +169,7 @@ class Progress:
         short = trial.name.removeprefix(f"{trial.study}/")
         if epoch is None:
             return Text(f"  {short}  starting", style="dim")
-        done = f"epoch {epoch.epoch}/{self._spec.workload.epochs}"
+        done = f"epoch {epoch.epoch}/{stages.trial_epochs(self._spec, trial)}"
         validation = f"validation {epoch.metrics['validation_accuracy']:.2f} %"
         return Text(f"  {short}  {done}  {validation}", style="dim")
 

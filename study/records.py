@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Stage = Literal["search", "confirm"]
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "pruned", "diverged", "failed"]
 Value = float | int | bool | str
 """A hyperparameter's value."""
 
@@ -17,6 +17,7 @@ class Trial:
     """One training run: arm, hyperparameters and seed.
 
     index: counts within arm and stage from 0. hyperparameters: what the search chose, by name.
+    repeat: of several search seeds, which one, from 0; None where a configuration runs once.
     """
 
     study: str
@@ -25,11 +26,13 @@ class Trial:
     index: int
     seed: int
     hyperparameters: Mapping[str, Value] = field(default_factory=dict)
+    repeat: int | None = None
 
     @property
     def name(self) -> str:
-        """STUDY/ARM/STAGE/INDEX: unique within a study, the tag `trial` in MLflow."""
-        return f"{self.study}/{self.arm}/{self.stage}/{self.index}"
+        """STUDY/ARM/STAGE/INDEX[.REPEAT]: unique within a study, the tag `trial` in MLflow."""
+        repeat = "" if self.repeat is None else f".{self.repeat}"
+        return f"{self.study}/{self.arm}/{self.stage}/{self.index}{repeat}"
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class Epoch:
 @dataclass(frozen=True)
 class End:
     """How a trial ended. scores: validation_accuracy and, in the confirm stage, test_accuracy and
-    test_loss; accuracies in percent; empty for failed. reason: empty for finished. epochs: done."""
+    test_loss; accuracies in percent; empty for failed. pruned: stopped early; its scores are those
+    of the last epoch it had. reason: empty for finished. epochs: done."""
 
     trial: str
     status: Status

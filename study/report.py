@@ -12,12 +12,14 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import analysis, plots, tables
+from study import algorithms, analysis, plots, stages, tables
 from study.home import Home, plain_yaml
 from study.journal import Contents, Line
+from study.records import Result
 from study.spec import NAME, Spec
 from study.verdict import Verdict, decide, plan_hash
 from study.yamlfile import SpecError
@@ -43,46 +45,103 @@ _CAPTIONS = {
 }
 
 
-def write(folder: Path, spec: Spec, contents: Contents) -> Verdict:
-    """Writes the report into `folder`, each file replaced in one step, and returns its verdict."""
-    results = contents.results
-    verdict = decide(spec, results)
-    drawn = plots.draw(spec, verdict, results)
+@dataclass(frozen=True)
+class Round:
+    """The planned study, or it with budgets raised by an extension, and what it found."""
+
+    spec: Spec
+    results: Sequence[Result]
+    verdict: Verdict
+
+
+def judge(rounds: Sequence[Spec], contents: Contents) -> list[Round]:
+    """The verdict of every round that has begun, the planned one first."""
+    judged = []
+    for number, spec in enumerate(rounds):
+        results = stages.of_round(rounds, number, contents.results)
+        if number == 0 or results:
+            judged.append(Round(spec, results, decide(spec, results)))
+    return judged
+
+
+def write(folder: Path, rounds: Sequence[Spec], contents: Contents) -> list[Round]:
+    """Writes the report into `folder`, each file replaced in one step; returns what it tells."""
+    judged = judge(rounds, contents)
+    last, results = judged[-1], contents.results
+    spec, drawn = last.spec, plots.draw(last.spec, last.verdict, last.results)
+    plain = judged[0].verdict.plain()
+    if judged[1:]:
+        plain["after_looking"] = [each.verdict.plain() for each in judged[1:]]
     files = {
-        "verdict.json": json.dumps(verdict.plain(), sort_keys=True, indent=2, allow_nan=False),
+        "verdict.json": json.dumps(plain, sort_keys=True, indent=2, allow_nan=False),
         "trials.csv": tables.as_csv(tables.trials_rows(spec, results)),
         "timings.csv": tables.as_csv(tables.timings_rows(spec, results)),
         **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
-        "report.html": _html(spec, contents, verdict, drawn),
+        "report.html": _html(judged, contents, drawn),
     }
     for name, text in files.items():
         _replace(folder / name, text if text.endswith("\n") else text + "\n")
-    return verdict
+    return judged
 
 
-def print_result(console: Console, spec: Spec, contents: Contents, verdict: Verdict) -> None:
-    """Prints the tables, what their marks mean, the warnings, and last the sentence."""
+def print_result(console: Console, judged: Sequence[Round], contents: Contents) -> None:
+    """Prints the tables of the last round, what their marks mean, the warnings, and last the
+    sentences, the planned one first."""
     from rich.text import Text
 
-    for table in (tables.arms_table(spec, verdict), tables.comparisons_table(spec, verdict)):
+    last = judged[-1]
+    for table in _tables(last):
         console.print(tables.rich_table(table, console.width))
         console.print()
-    for text in tables.explanations(verdict):
+    for text in tables.explanations(last.verdict):
         console.print(Text(text))
-    for text in warnings(spec, contents, verdict):
+    for text in warnings(judged, contents):
         console.print(Text(f"warning: {text}", style="yellow"))
-    for text in contents.notes:
+    for text in notes(last, contents):
         console.print(Text(f"note: {text}"))
-    console.print(Text(verdict.sentence, style="bold"))
+    for text in sentences(judged):
+        console.print(Text(text, style="bold"))
 
 
-def warnings(spec: Spec, contents: Contents, verdict: Verdict) -> list[str]:
+def sentences(judged: Sequence[Round]) -> list[str]:
+    """What each round found, the planned one first; an extension says what it is."""
+    planned, *extended = judged
+    if not extended:
+        return [planned.verdict.sentence]
+    return [
+        f"As planned: {planned.verdict.sentence}",
+        *(
+            f"After looking, with {_budget(each.spec)}: {each.verdict.sentence}"
+            for each in extended
+        ),
+    ]
+
+
+def _budget(spec: Spec) -> str:
+    seeds, trials = f"{spec.confirm.seeds} confirm seeds", spec.tune.trials_per_arm
+    return seeds if trials is None else f"{trials} search trials an arm and {seeds}"
+
+
+def _tables(each: Round) -> list[tables.Table]:
+    return [
+        tables.arms_table(each.spec, each.verdict),
+        tables.comparisons_table(each.spec, each.verdict),
+    ]
+
+
+def warnings(judged: Sequence[Round], contents: Contents) -> list[str]:
     """What a reader should be wary of."""
-    texts = analysis.warnings(spec, verdict.arms)
+    last = judged[-1]
+    texts = [*algorithms.doubts(last.spec), *analysis.warnings(last.spec, last.verdict.arms)]
     planned = contents.header.get("plan")
-    if planned is not None and planned != plan_hash(spec):
+    if planned is not None and planned != plan_hash(judged[0].spec):
         texts.insert(0, "The analysis is not the one planned before the first trial.")
     return texts
+
+
+def notes(each: Round, contents: Contents) -> list[str]:
+    """What the comparison rests on, then what happened on the way."""
+    return [*analysis.remarks(each.spec, each.verdict.arms, each.results), *contents.notes]
 
 
 def _replace(path: Path, text: str) -> None:
@@ -102,7 +161,7 @@ def _replace(path: Path, text: str) -> None:
             raise
 
 
-def _html(spec: Spec, contents: Contents, verdict: Verdict, drawn: dict[str, str]) -> str:
+def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -115,21 +174,26 @@ def _html(spec: Spec, contents: Contents, verdict: Verdict, drawn: dict[str, str
     )
     # matplotlib escapes the text in its SVG: this is markup of our own making.
     figures = [(name, Markup(_themed(svg)), _CAPTIONS[name]) for name, svg in drawn.items()]  # noqa: S704
+    planned, last = judged[0], judged[-1]
     header = contents.header
     ended = [end.time for end in contents.ends.values()]
     return environment.get_template("report.html").render(
-        verdict=verdict,
-        colours=plots.colours(spec),
-        tables=[tables.arms_table(spec, verdict), tables.comparisons_table(spec, verdict)],
-        explanations=tables.explanations(verdict),
+        verdict=planned.verdict,
+        sentences=sentences(judged),
+        colours=plots.colours(planned.spec),
+        rounds=[
+            (f"After looking, with {_budget(each.spec)}" if number else "", _tables(each))
+            for number, each in enumerate(judged)
+        ],
+        explanations=tables.explanations(last.verdict),
         figures=figures,
-        trials=tables.trials_rows(spec, contents.results),
+        trials=tables.trials_rows(planned.spec, contents.results),
         short=tables.value_text,
-        warnings=warnings(spec, contents, verdict),
-        notes=contents.notes,
-        spec=spec,
-        yaml=plain_yaml(spec.model_dump()),
-        facts=_facts(header, ended, verdict),
+        warnings=warnings(judged, contents),
+        notes=notes(last, contents),
+        spec=planned.spec,
+        yaml=plain_yaml(planned.spec.model_dump()),
+        facts=_facts(header, ended, planned.verdict),
     )
 
 
@@ -172,15 +236,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not re.fullmatch(NAME, options.name):
             raise SpecError(f"{options.name!r} is not the name of a study")
-        spec, contents = home.begun()
+        rounds, contents = home.rounds()
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
-    verdict = write(home.folder, spec, contents)
+    judged = write(home.folder, rounds, contents)
     console = Console(highlight=False, markup=False)
-    print_result(console, spec, contents, verdict)
+    print_result(console, judged, contents)
     console.print(f"report: {home.report}", soft_wrap=True)
-    return 0 if verdict.complete else 1
+    return 0 if judged[-1].verdict.complete else 1
 
 
 if __name__ == "__main__":

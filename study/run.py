@@ -5,23 +5,18 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from rich.console import Console
 
-from study import plan, resolve
+from study import plan, resolve, smoke
 from study.journal import RecordError
 from study.spec import Spec
 from study.yamlfile import SpecError
-
-if TYPE_CHECKING:
-    from study.home import Home
-    from study.records import Result
-    from study.stages import Plan
-    from study.verdict import Verdict
 
 # Ray, Optuna and the statistics are imported in `run`: no error in a spec waits for them.
 
@@ -30,14 +25,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 the verdict was reached, 1 it was not, 2 the input is wrong, 130 interrupted."""
     options = _parser().parse_args(arguments)
     console = Console(highlight=False, markup=False)
-    try:
+
+    def start() -> int:
         if options.time and not options.plan:
             raise SpecError("--time goes with --plan: it measures, and starts no study")
-        spec = resolve.load(options.spec, options.set)
+        if options.smoke:
+            specs = [smoke.load(path, options.set) for path in options.spec]
+            return run_smoke(specs, console, options.address)
+        path, *more = options.spec
+        if more:
+            raise SpecError(f"{more[0]}: one SPEC at a time; only --smoke takes several")
+        spec = resolve.load(path, options.set)
         if options.plan:
             plan.show(spec, console, timed=options.time)
             return 0
-        return run(spec, console, options.out, options.tracking_uri, options.address)
+        return run(spec, console, options)
+
+    return guarded(start, goes_on=not options.smoke)
+
+
+def guarded(command: Callable[[], int], *, goes_on: bool = True) -> int:
+    """The exit code of a command, its errors told in one line. goes_on: whether the same command
+    goes on after an interrupt."""
+    try:
+        return command()
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
@@ -45,74 +56,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error}; once that is mended, the same command goes on", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        again = "; the same command goes on from here" if goes_on else ""
+        print(f"\ninterrupted{again}", file=sys.stderr)
         return 130
 
 
 def run(
-    spec: Spec, console: Console, out: Path, tracking_uri: str | None, address: str | None
+    spec: Spec, console: Console, options: argparse.Namespace, extension: Spec | None = None
 ) -> int:
-    """Runs what is missing of a study, judges it and reports; the exit code of the command."""
-    from study import preflight, report
+    """Runs what is missing of a study, judges it and reports; the exit code of the command.
+
+    options: those of add_places. extension: the study with raised budgets, which is to follow.
+    """
+    from study import ledger_store, preflight, report
     from study.home import Home
 
-    home = Home(out, spec.study)
-    uri = preflight.tracking_store(tracking_uri)
+    warn = partial(console.print, soft_wrap=True)
+    home = Home(options.out, spec.study)
+    uri = preflight.tracking_store(options.tracking_uri)
+    if options.ledger == uri:
+        raise SpecError("--ledger: the tracking store lies there; name a database of its own")
     contents = home.check_same(spec)
     preflight.writable(home)
     home.check_free()
-    if contents is None or contents.verdict is None:
-        verdict = _finish(spec, console, home, uri, address)
-        contents = home.begun()[1]
+    if contents is None or not contents.complete or extension is not None:
+        preflight.room(home)
+        with ledger_store.reserved(home, contents, options.ledger) as store:
+            preflight.tracking_answers(spec.study, uri, warn)
+            console.print(f"{spec.study}: starting Ray, loading {spec.workload.data.name}")
+            from study.engine import Engine
+            from study.execution import finish
+
+            engine = Engine(spec, options.address)
+            judged = finish(spec, extension, home, store, uri, engine, console, warn)
     else:
-        verdict = report.write(home.folder, spec, contents)
-    report.print_result(console, spec, contents, verdict)
+        judged = report.write(home.folder, *home.rounds())
+    contents = home.begun()[1]
+    report.print_result(console, judged, contents)
     console.print(f"report: {home.report}", soft_wrap=True)
     console.print(f"to compare studies: {preflight.how_to_look(uri)}", soft_wrap=True)
-    return 0 if verdict.complete else 1
+    return 0 if judged[-1].verdict.complete else 1
 
 
-def _finish(spec: Spec, console: Console, home: Home, uri: str, address: str | None) -> Verdict:
-    """Runs on Ray every trial that has not ended, stage by stage; writes report and verdict."""
-    from study import preflight, report
-    from study.course import Course
+def run_smoke(specs: Sequence[Spec], console: Console, address: str | None) -> int:
+    """Runs what smoke.load made of studies, one after another on one Ray, and keeps nothing.
+
+    Exit code: 0 where no trial failed and MLflow heard of all of them, 1 otherwise.
+    """
+    from study import ledger_store
     from study.engine import Engine
-    from study.ledger import Ledger, open_file
-    from study.progress import Progress
-    from study.recorder import Recorder
-    from study.tracking_process import mirrored
+    from study.execution import finish
+    from study.home import Home
+    from study.tracking_uri import default_uri
 
-    console.print(f"{spec.study}: starting Ray, loading {spec.workload.data.name}")
-    with Engine(spec, address) as engine:
-        at_once, facts = engine.at_once(), engine.load_pool()
-        with (
-            home.claimed(),
-            preflight.opened(home, spec, facts) as journal,
-            mirrored(spec.study, home.out, uri, console.print) as mirror,
-        ):
-            ledger = Ledger(open_file(home.ledger), spec)
-            with (
-                Progress(spec, console, at_once) as progress,
-                Recorder(journal, ledger, on_error=engine.stop) as recorder,
-            ):
-
-                def results() -> Sequence[Result]:
-                    recorder.flush()
-                    return home.begun()[1].results
-
-                def begin(plan: Plan, so_far: Sequence[Result]) -> None:
-                    progress.stage(plan.stage, so_far)
-                    if plan.stage == "confirm":
-                        preflight.note_undecodable(engine.load_test(), "test", recorder.note)
-
-                course = Course(spec, ledger, results, begin)
-                engine.run(course, [recorder, progress])
-            verdict = report.write(home.folder, spec, home.begun()[1])
-            line = {"kind": "verdict", "verdict": verdict.plain(), "time": time.time()}
-            journal.append(line, sync=True)
-            mirror.finish()
-            engine.close()  # while the mirror sends what is left
-            return verdict
+    code = 0
+    with tempfile.TemporaryDirectory(prefix="sam-study-smoke-") as folder:
+        uri = default_uri(Path(folder))
+        for i, spec in enumerate(specs):
+            name, arms = spec.study, " and ".join(spec.arms)
+            console.print(f"{name}: {arms}, a few digits as {spec.workload.data.name}")
+            home = Home(Path(folder) / str(i), name)  # two files may name one study
+            engine = Engine(spec, address, keep=i + 1 < len(specs))
+            # Its accuracies mean nothing, so they are not shown.
+            quiet = Console(quiet=True, force_terminal=False)
+            late: list[str] = []
+            with ledger_store.reserved(home, None, None) as store:
+                finish(spec, None, home, store, uri, engine, quiet, late.append)
+            contents = home.begun()[1]
+            for text in (*contents.notes, *late):
+                console.print(f"{name}: {text}", soft_wrap=True)
+            failed = sum(end.status == "failed" for end in contents.ends.values())
+            console.print(f"{name}: {len(contents.ends)} trials ran, {failed} failed; no verdict")
+            code = 1 if failed or late else code
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a study to its verdict; the same command again resumes it.",
     )
     add = parser.add_argument
-    add("spec", type=Path, metavar="SPEC", help="YAML file, as in search_spaces/")
+    add("spec", type=Path, metavar="SPEC", nargs="+", help="YAML file, as in search_spaces/")
     add(
         "--set",
         action="append",
@@ -129,8 +145,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a key of SPEC, such as confirm.seeds=3; may be repeated",
     )
-    add("--plan", action="store_true", help="print what would run and what it costs")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--plan", action="store_true", help="print what would run and what it costs")
+    mode.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try in seconds whether SPEC ... would run: two arms, a few batches of digits, a tiny "
+        "model; no verdict, and nothing is kept",
+    )
     add("--time", action="store_true", help="with --plan: measure a few steps of every arm")
+    add_places(parser)
+    return parser
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where a study is kept, tracked and run."""
+    add = parser.add_argument
     add(
         "--out",
         type=Path,
@@ -143,11 +173,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URI",
         help="MLflow tracking store (default: $MLFLOW_TRACKING_URI, or mlflow.db here)",
     )
+    add(
+        "--ledger",
+        metavar="URL",
+        help="postgresql://USER@HOST:PORT/NAME: keep the ledger in that database, for a team or a "
+        "cluster (default: a file in the study's folder)",
+    )
     add("--address", metavar="ADDR", help="Ray cluster to run on (default: one on this machine)")
-    return parser
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process."""
+    gc.freeze()  # else Python spends a second looking for garbage on its way out
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    code = main()
-    gc.freeze()  # else Python spends a second looking for garbage on its way out
-    sys.exit(code)
+    leave(main())

@@ -15,19 +15,21 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from study.course import Course
 from study.ledger import Ledger
-from study.records import End, Result, Status, Trial
+from study.records import End, Epoch, Result, Status, Trial
 from study.spec import Spec
 from study.stages import Plan
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an objective says of a trial. seconds: on the fake clock. scores: as in records.End."""
+    """What an objective says of a trial. seconds: on the fake clock. scores: as in records.End.
+    curve: validation accuracies of the epochs before the last, which a pruner may judge."""
 
     scores: Mapping[str, float]
     seconds: float = 1.0
     status: Status = "finished"
     reason: str = ""
+    curve: Sequence[float] = ()
 
 
 Objective = Callable[[Trial], Answer]
@@ -36,7 +38,8 @@ Objective = Callable[[Trial], Answer]
 @dataclass
 class Simulation:
     """One study. workers: trials side by side. storage, results: kept between two executions, as
-    ledger and journal are, so that a second one resumes the first.
+    ledger and journal are, so that a second one resumes the first. extensions: specs that raise
+    the budgets of the first.
 
     clock: seconds on the fake clock. started: every trial as often as it was started.
     """
@@ -49,12 +52,21 @@ class Simulation:
     clock: float = 0.0
     started: list[Trial] = field(default_factory=list)
     stages: list[str] = field(default_factory=list)
+    extensions: Sequence[Spec] = ()
 
     def run(self, trials: int | None = None) -> Sequence[Result]:
         """Runs to the end, or until `trials` more have ended: then the rest is cut off, as by a
         crash. Returns every result so far."""
         ledger = Ledger(self.storage, self.spec)
-        course = Course(self.spec, ledger, lambda: list(self.results), self._begin)
+
+        def needless(trial: Trial) -> None:
+            end = End(trial.name, "pruned", "needless", {}, 0, self.clock)
+            self.results.append(Result(trial, end, (), self.clock))
+            ledger.tell(end)
+
+        course = Course(
+            [self.spec, *self.extensions], ledger, lambda: list(self.results), self._begin, needless
+        )
         order = itertools.count()
         running: list[tuple[float, int, Trial, Answer]] = []
         left = trials
@@ -66,18 +78,35 @@ class Simulation:
                     waiting = True
                     break
                 self.started.append(trial)
-                answer = self.objective(trial)
+                answer = self._stopped(course, trial, self.objective(trial))
                 heapq.heappush(running, (self.clock + answer.seconds, next(order), trial, answer))
             if not running:
                 break
             self.clock, _, trial, answer = heapq.heappop(running)
-            end = End(trial.name, answer.status, answer.reason, answer.scores, 1, self.clock)
-            self.results.append(Result(trial, end, (), self.clock - answer.seconds))
+            curve = answer.curve
+            epochs = tuple(
+                Epoch(trial.name, i, {"validation_accuracy": value}, self.clock)
+                for i, value in enumerate(curve, 1)
+            )
+            last = len(curve) + (answer.status != "pruned")
+            end = End(trial.name, answer.status, answer.reason, answer.scores, last, self.clock)
+            self.results.append(Result(trial, end, epochs, self.clock - answer.seconds))
             ledger.tell(end)
             course.ended(trial.name)
             waiting = False
             left = None if left is None else left - 1
         return list(self.results)
+
+    @staticmethod
+    def _stopped(course: Course, trial: Trial, answer: Answer) -> Answer:
+        """The answer, cut off where a pruner stops the trial."""
+        for number, value in enumerate(answer.curve, 1):
+            epoch = Epoch(trial.name, number, {"validation_accuracy": value}, 0.0)
+            if course.stops(epoch):
+                seconds = answer.seconds * number / (len(answer.curve) + 1)
+                scores = {"validation_accuracy": value}
+                return Answer(scores, seconds, "pruned", "early", answer.curve[:number])
+        return answer
 
     def _begin(self, plan: Plan, results: Sequence[Result]) -> None:
         self.stages.append(plan.stage)

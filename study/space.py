@@ -1,4 +1,7 @@
-"""The search space of an arm: what a range may be, its points, its Optuna distributions."""
+"""The search space of an arm: what a range may be, its points, what a point means in training.
+
+A point holds what the sampler sees; the hyperparameters of a trial follow from it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from study.records import Value
-from study.spec import Arm, Span, Spec
+from study.spec import ADAPTIVE, METHOD_KEYS, SEARCH_KEYS, Arm, Span, Spec
 from trainables import catalog
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.distributions import BaseDistribution
 
 WHOLE = ("batch_size",)
@@ -24,7 +28,8 @@ Point = Mapping[str, Value]
 
 
 def points(spec: Spec, name: str) -> list[Point]:
-    """What the search trials of the arm `name` try, in order: a pure function of seed and index.
+    """The points of the arm `name` that are known from the start, in order: a pure function of
+    seed and index. All of them, or with an adaptive sampler those that it starts with.
 
     Every arm reads the same unit draws, one column a hyperparameter, rho first. An arm with
     nothing to tune gets empty points.
@@ -33,17 +38,75 @@ def points(spec: Spec, name: str) -> list[Point]:
     if not arm.search:
         return [{} for _ in range(arm.trials)]
     if spec.tune.sampler == "grid":
-        axes = [[(key, value) for value in _axis(key, s)] for key, s in arm.search.items()]
-        return [dict(point) for point in itertools.product(*axes)]
-    draws = _unit_draws(spec)[: arm.trials]
+        return grid(arm)
+    count = startup(arm.trials) if spec.tune.sampler in ADAPTIVE else arm.trials
+    columns = sorted(arm.search, key=lambda key: (key != "rho", key))
     return [
         # A narrow arm leaves the last columns unused.
-        {
-            key: at(key, span, float(u))
-            for (key, span), u in zip(arm.search.items(), row, strict=False)
-        }
-        for row in draws
+        {key: at(key, arm.search[key], float(u)) for key, u in zip(columns, row, strict=False)}
+        for row in _unit_draws(spec)[:count]
     ]
+
+
+def startup(trials: int) -> int:
+    """How many points an adaptive sampler starts with, before it reads how they ended."""
+    return min(trials, max(2, min(10, trials // 4)))
+
+
+def hyperparameters(arm: Arm, point: Point) -> Point:
+    """What a trial at a point runs with: no options of methods that it did not choose, and rho,
+    where the point gives a position, in the range suggested for its method."""
+    method = arm.method(point)
+    values = {key: point[key] for key in arm.search if key in point and _applies(key, arm, point)}
+    if method.rho is not None:
+        values["rho"] = at("rho", method.rho, float(point["rho"]))
+    return values
+
+
+def point(arm: Arm, hyperparameters: Mapping[str, Value]) -> Point:
+    """The point that `hyperparameters` came from, up to rounding."""
+    method, values = arm.method(hyperparameters), dict(hyperparameters)
+    if method.rho is not None:
+        assert method.rho.low is not None
+        assert method.rho.high is not None
+        ratio = math.log(float(values["rho"]) / method.rho.low)
+        values["rho"] = min(max(ratio / math.log(method.rho.high / method.rho.low), 0.0), 1.0)
+    return values
+
+
+def suggest(trial: optuna.Trial, arm: Arm) -> Point:
+    """The point of an Optuna trial: as enqueued, the rest by its study's sampler."""
+    point: dict[str, Value] = {}
+    # The method first, because it decides what else there is to suggest.
+    for key, distribution in sorted(
+        distributions(arm).items(), key=lambda item: item[0] not in METHOD_KEYS
+    ):
+        if _applies(key, arm, point):
+            point[key] = _suggest(trial, key, distribution)
+    return point
+
+
+def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> Value:
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            chosen: Value = trial.suggest_categorical(key, choices)  # type: ignore[assignment]
+            return chosen
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return trial.suggest_int(key, low, high, step=step, log=log)
+        case FloatDistribution(low=start, high=end, log=log, step=width):
+            return trial.suggest_float(key, start, end, step=width, log=log)
+    raise TypeError(distribution)
+
+
+def _applies(key: str, arm: Arm, point: Point) -> bool:
+    """Whether the method that a point chooses has the hyperparameter `key`."""
+    return key in (*METHOD_KEYS, *SEARCH_KEYS) or key in arm.method(point).options
 
 
 def _unit_draws(spec: Spec) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -98,11 +161,13 @@ def _axis(key: str, span: Span) -> Iterator[Value]:
         yield round(value) if key in WHOLE else value
 
 
-def grid_size(arm: Arm) -> int:
-    """Number of points of the arm's grid; 1 where there is nothing to tune."""
-    return math.prod(
-        len(s.choices) if s.choices is not None else s.points or 1 for s in arm.search.values()
-    )
+def grid(arm: Arm) -> list[Point]:
+    """Every point of the arm's grid; those that mean the same hyperparameters once."""
+    axes = [[(key, value) for value in _axis(key, s)] for key, s in arm.search.items()]
+    meant: dict[tuple[tuple[str, Value], ...], Point] = {}
+    for point in map(dict, itertools.product(*axes)):
+        meant.setdefault(tuple(hyperparameters(arm, point).items()), point)
+    return list(meant.values())
 
 
 def distributions(arm: Arm) -> dict[str, BaseDistribution]:
@@ -128,14 +193,14 @@ def distributions(arm: Arm) -> dict[str, BaseDistribution]:
     return {key: distribution(key, span) for key, span in arm.search.items()}
 
 
-def span_problem(key: str, span: Span, variant: str, sampler: str) -> str | None:
-    """What is wrong between the fields of one search range, or None."""
+def span_problem(key: str, span: Span, option: catalog.Option | None, sampler: str) -> str | None:
+    """What is wrong between the fields of one search range, or None. option: of the variant."""
     if span.choices is not None:
         if span.model_fields_set - {"choices"}:
             return "choices stand alone, without low, high, log, step or points"
         if not span.choices or len(set(span.choices)) < len(span.choices):
             return "choices must name at least one value, each once"
-        return _first_problem(key, span.choices, variant)
+        return _first_problem(key, span.choices, option)
     if span.low is None or span.high is None:
         return "give low and high, or choices"
     if not span.low < span.high:
@@ -157,17 +222,17 @@ def span_problem(key: str, span: Span, variant: str, sampler: str) -> str | None
             return f"{key} takes whole numbers"
         if span.points is not None and len(set(_axis(key, span))) < span.points:
             return f"the range holds fewer than {span.points} whole numbers; lower points"
-        return _first_problem(key, (int(span.low), int(span.high)), variant)
-    return _first_problem(key, (span.low, span.high), variant)
+        return _first_problem(key, (int(span.low), int(span.high)), option)
+    return _first_problem(key, (span.low, span.high), option)
 
 
-def _first_problem(key: str, values: Sequence[Value], variant: str) -> str | None:
-    return next(filter(None, (_value_problem(key, value, variant) for value in values)), None)
+def _first_problem(key: str, values: Sequence[Value], option: catalog.Option | None) -> str | None:
+    return next(filter(None, (_value_problem(key, value, option) for value in values)), None)
 
 
-def _value_problem(key: str, value: Value, variant: str) -> str | None:
+def _value_problem(key: str, value: Value, option: catalog.Option | None) -> str | None:
     """What is wrong with one value of a searched hyperparameter, or None."""
-    if (option := catalog.VARIANTS[variant].options.get(key)) is not None:
+    if option is not None:
         return option.problem(value)
     if isinstance(value, (bool, str)) or not math.isfinite(value):
         return f"{value!r} is not a finite number"

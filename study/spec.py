@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -24,6 +24,12 @@ from trainables import catalog
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 SEARCH_KEYS = ("rho", "lr", "weight_decay", "momentum", "label_smoothing", "batch_size")
 """What a search may tune besides the options of the arm's variant."""
+METHOD_KEYS = ("variant", "perturb")
+"""What a search may choose a method by."""
+ADAPTIVE = ("tpe", "gp", "cmaes")
+"""Samplers that read how earlier trials ended."""
+EPOCH_PRUNERS = ("median", "successive_halving", "hyperband")
+"""Pruners that stop a trial by its validation accuracy after an epoch."""
 
 
 def one_of(what: str, allowed: Collection[str]) -> AfterValidator:
@@ -42,8 +48,15 @@ def not_in(what: str, word: object, allowed: Collection[str]) -> str:
     return f"unknown {what} {word!r}; allowed: {', '.join(allowed)}{nearest(word, allowed)}"
 
 
+def _known_data(name: str) -> str:
+    if name not in catalog.DATASETS and not catalog.is_own(name):
+        text = not_in("data set", name, catalog.DATA_NAMES)
+        raise PydanticCustomError("choice", "{text}", {"text": text})
+    return name
+
+
 def _known_model(name: str) -> str:
-    if catalog.model_options(name) is None:
+    if catalog.model_options(name) is None and not catalog.is_own(name):
         text = not_in("model", name, catalog.MODEL_NAMES)
         raise PydanticCustomError("choice", "{text}", {"text": text})
     return name
@@ -89,7 +102,7 @@ class Part(BaseModel):
 class Data(Part):
     """workload.data. Sizes in images; label_noise: share of training labels made wrong."""
 
-    name: Annotated[str, one_of("data set", catalog.DATASETS)]
+    name: Annotated[str, AfterValidator(_known_data)]
     train_size: Count | None = None
     validation_size: Count
     label_noise: Fraction = 0.0
@@ -100,10 +113,33 @@ class Data(Part):
 
 
 class Model(Part):
-    """workload.model. width: channels of the first stage of a resnet."""
+    """workload.model. width: channels of the first stage of a resnet.
+
+    A model by import path takes any further keys: the options that its callable is called with.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    extra_keys = True
+    __pydantic_extra__: dict[str, Annotated[Value, BeforeValidator(_scalar)]] = Field(init=False)
 
     name: Annotated[str, AfterValidator(_known_model)]
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        own = catalog.is_own(data.get("name"))
+        for key in data:
+            if own and key in ("num_classes", "in_channels", "image_size"):
+                text = "comes from the data set; leave it out"
+            elif own or key in cls.model_fields:
+                continue
+            else:
+                text = not_in("key", key, list(cls.model_fields))
+            raise PydanticCustomError("key", "{text}", {"text": text, "key": key})
+        return data
 
 
 class Optimizer(Part):
@@ -115,6 +151,16 @@ class Optimizer(Part):
     weight_decay: NotNegative = 0.0
 
 
+class Budget(Part):
+    """workload.budget: what every arm spends as much of as the arm `of`, which has workload.epochs.
+
+    Matched gradient evaluations give the cheaper arms more epochs; their schedules stretch.
+    """
+
+    match: Annotated[str, one_of("budget", ("epochs", "gradient_evaluations"))]
+    of: str
+
+
 class Workload(Part):
     """What is fixed for every arm. The learning rate follows a cosine, one value an epoch."""
 
@@ -124,6 +170,7 @@ class Workload(Part):
     epochs: Count
     batch_size: Count
     label_smoothing: Fraction = 0.0
+    budget: Budget | None = None
 
 
 class Span(Part):
@@ -143,13 +190,17 @@ class Span(Part):
 
 
 class Tune(Part):
-    """The search stage: budget, sampler, seed. trials_per_arm is absent for a grid."""
+    """The search stage: budget, sampler, pruner, seed. trials_per_arm is absent for a grid.
+
+    search_seeds: runs of each configuration, on as many seeds; their mean is its score.
+    """
 
     trials_per_arm: Count | None = None
-    sampler: Annotated[str, one_of("sampler", ("qmc", "random", "grid"))] = "qmc"
-    pruner: Annotated[str, one_of("pruner", ("none",))] = "none"
+    sampler: Annotated[str, one_of("sampler", ("qmc", "random", "grid", *ADAPTIVE))] = "qmc"
+    pruner: Annotated[str, one_of("pruner", ("none", *EPOCH_PRUNERS, "wilcoxon"))] = "none"
     objective: Annotated[str, one_of("objective", ("validation_accuracy",))] = "validation_accuracy"
     seed: Seed = 0
+    search_seeds: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
 class Confirm(Part):
@@ -178,15 +229,58 @@ class Resources(Part):
     max_trials: Count | None = None
 
 
-class Arm(Part):
-    """One method under comparison, with its search resolved. variant none perturbs 'none'."""
+class Method(Part):
+    """A variant on a subset, with all options of the variant; variant none perturbs 'none'.
+
+    rho: the suggested range, where the search gives rho as a position from 0 to 1 in it.
+    """
 
     variant: str
     perturb: str
     options: dict[str, Value]
+    rho: Span | None = None
+
+    @property
+    def title(self) -> str:
+        """As a reader would call it."""
+        return self.variant if self.perturb == "none" else f"{self.variant} on {self.perturb}"
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a step."""
+        return catalog.VARIANTS[self.variant].cost
+
+
+class Arm(Part):
+    """What is compared with other arms: one method, or several that its search chooses from.
+
+    search: ranges by hyperparameter, resolved; `variant` and `perturb` among them where the arm
+    has several methods.
+    """
+
+    methods: Annotated[list[Method], Field(min_length=1)]
     search: dict[str, Span]
     trials: int
     seed_offset: int
+
+    def method(self, point: Mapping[str, Value]) -> Method:
+        """The method that hyperparameters choose; the first one where they choose none."""
+        return next(
+            method
+            for method in self.methods
+            if point.get("variant", method.variant) == method.variant
+            and point.get("perturb", method.perturb) == method.perturb
+        )
+
+    @property
+    def title(self) -> str:
+        """Its methods as a reader would call them."""
+        return " or ".join(method.title for method in self.methods)
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations a step, of the costliest method."""
+        return max(method.cost for method in self.methods)
 
 
 class Spec(Part):

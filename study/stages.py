@@ -8,54 +8,111 @@ from typing import Any
 
 from study import decide, space
 from study.records import Result, Stage, Trial, Value
-from study.spec import Arm, Spec
-from trainables import catalog
+from study.spec import ADAPTIVE, Method, Spec
 
 CONFIRM_SEEDS = 100_000
 """Confirm run i uses seed CONFIRM_SEEDS + tune.seed + i: never a seed of the search."""
 
 
 @dataclass(frozen=True)
+class Slot:
+    """A place in the budget of an arm and stage: a configuration, and the seeds that it runs on.
+
+    point: what the sampler sees of it, None where it is still to choose. hyperparameters: what a
+    trial runs with, None likewise.
+    """
+
+    arm: str
+    index: int
+    seeds: tuple[int, ...]
+    point: space.Point | None
+    hyperparameters: Mapping[str, Value] | None
+
+    def trial(self, spec: Spec, stage: Stage, which: int, point: Mapping[str, Value]) -> Trial:
+        """The run of this configuration on its seed number `which`; point: its hyperparameters."""
+        several = spec.tune.search_seeds > 1 and stage == "search" and spec.arms[self.arm].search
+        repeat = which if several else None
+        return Trial(spec.study, self.arm, stage, self.index, self.seeds[which], point, repeat)
+
+    def names(self, spec: Spec, stage: Stage) -> list[str]:
+        """The names of its trials."""
+        return [self.trial(spec, stage, i, {}).name for i in range(len(self.seeds))]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A stage and all its trials, by arm in the order of the spec and by index."""
+    """A stage and its whole budget, by arm in the order of the spec and by index."""
 
     stage: Stage
-    trials: tuple[Trial, ...]
+    slots: tuple[Slot, ...]
 
 
-def begun(spec: Spec, results: Sequence[Result]) -> tuple[Plan, ...]:
-    """The search, and the confirm stage once the search is over."""
-    search = Plan("search", search_trials(spec))
-    if not over(search, results):
-        return (search,)
-    return search, Plan("confirm", confirm_trials(spec, chosen(spec, results)))
+def begun(rounds: Sequence[Spec], results: Sequence[Result]) -> tuple[tuple[Spec, Plan], ...]:
+    """The stages that have begun, each once the one before is over: search and confirm of the
+    planned study, then of every extension; each with the spec of its round."""
+    plans: list[tuple[Spec, Plan]] = []
+    first = 0
+    before: tuple[Mapping[str, Mapping[str, Value]], int] | None = None
+    for spec in rounds:
+        search = Plan("search", search_slots(spec))
+        plans.append((spec, search))
+        if not over(spec, search, results):
+            break
+        choices = chosen(spec, results)
+        if before is not None and choices != before[0]:
+            # Test accuracy was looked at: another configuration is judged on seeds never used.
+            first += before[1]
+        before = choices, spec.confirm.seeds
+        confirm = Plan("confirm", confirm_slots(spec, choices, first))
+        plans.append((spec, confirm))
+        if not over(spec, confirm, results):
+            break
+    return tuple(plans)
 
 
-def over(plan: Plan, results: Iterable[Result]) -> bool:
+def over(spec: Spec, plan: Plan, results: Iterable[Result]) -> bool:
     """Whether every trial of a stage has ended."""
-    return {trial.name for trial in plan.trials} <= {result.trial.name for result in results}
+    ended = {result.trial.name for result in results}
+    return all(name in ended for slot in plan.slots for name in slot.names(spec, plan.stage))
 
 
-def search_trials(spec: Spec) -> tuple[Trial, ...]:
-    """The search stage: every arm at its points. An arm with nothing to tune counts up seeds, so
-    that its trials measure the noise between seeds."""
-    seed = spec.tune.seed
+def of_round(rounds: Sequence[Spec], number: int, results: Sequence[Result]) -> list[Result]:
+    """The results that a round's verdict rests on: of the planned study (0) or an extension."""
+    plans = begun(rounds[: number + 1], results)[2 * number :]
+    names = {
+        name for spec, plan in plans for slot in plan.slots for name in slot.names(spec, plan.stage)
+    }
+    return [result for result in results if result.trial.name in names]
+
+
+def search_slots(spec: Spec) -> tuple[Slot, ...]:
+    """The budget of the search stage. An arm with nothing to tune counts up seeds, so that its
+    trials measure the noise between seeds; the others run every configuration on the same ones."""
+    seed, repeats = spec.tune.seed, spec.tune.search_seeds
+    slots = []
+    for name, arm in spec.arms.items():
+        if not arm.search:
+            slots += [Slot(name, i, (seed + i,), {}, {}) for i in range(max(arm.trials, repeats))]
+            continue
+        seeds = tuple(range(seed, seed + repeats))
+        known = space.points(spec, name)
+        slots += [
+            Slot(name, i, seeds, point, space.hyperparameters(arm, point))
+            for i, point in enumerate(known)
+        ]
+        slots += [Slot(name, i, seeds, None, None) for i in range(len(known), arm.trials)]
+    return tuple(slots)
+
+
+def confirm_slots(
+    spec: Spec, configurations: Mapping[str, Mapping[str, Value]], first: int = 0
+) -> tuple[Slot, ...]:
+    """The confirm stage: each arm's configuration on the same fresh seeds, from index `first`."""
+    seed = CONFIRM_SEEDS + spec.tune.seed
     return tuple(
-        Trial(spec.study, name, "search", i, seed if arm.search else seed + i, point)
-        for name, arm in spec.arms.items()
-        for i, point in enumerate(space.points(spec, name))
-    )
-
-
-def confirm_trials(
-    spec: Spec, configurations: Mapping[str, Mapping[str, Value]]
-) -> tuple[Trial, ...]:
-    """The confirm stage: each arm's configuration on the same fresh seeds."""
-    first = CONFIRM_SEEDS + spec.tune.seed
-    return tuple(
-        Trial(spec.study, name, "confirm", i, first + i + spec.arms[name].seed_offset, point)
+        Slot(name, i, (seed + i + spec.arms[name].seed_offset,), {}, point)
         for name, point in configurations.items()
-        for i in range(spec.confirm.seeds)
+        for i in range(first, first + spec.confirm.seeds)
     )
 
 
@@ -64,57 +121,103 @@ def chosen(spec: Spec, results: Iterable[Result]) -> dict[str, Mapping[str, Valu
     none."""
     search = [result for result in results if result.trial.stage == "search"]
     choices = {
-        name: decide.choose(result for result in search if result.trial.arm == name)
+        name: decide.choose(
+            r for r in search if r.trial.arm == name and r.trial.index < budget(spec, name)
+        )
         for name in spec.arms
     }
     return {name: choice for name, choice in choices.items() if choice is not None}
 
 
+def budget(spec: Spec, name: str) -> int:
+    """Configurations that the search of an arm tries; seeds, where there is nothing to tune."""
+    arm = spec.arms[name]
+    return arm.trials if arm.search else max(arm.trials, spec.tune.search_seeds)
+
+
+def search_runs(spec: Spec, name: str) -> int:
+    """Trials of an arm in the search stage."""
+    repeats = spec.tune.search_seeds if spec.arms[name].search else 1
+    return budget(spec, name) * repeats
+
+
+def in_any_order(spec: Spec) -> bool:
+    """Whether results do not depend on the order in which trials end."""
+    return spec.tune.sampler not in ADAPTIVE and spec.tune.pruner == "none"
+
+
 def training_config(spec: Spec, trial: Trial) -> dict[str, Any]:
     """The fields of trainables.training.Config for a trial."""
-    return _config(spec, spec.arms[trial.arm], trial.hyperparameters, trial.seed)
+    return _config(spec, trial.arm, trial.hyperparameters, trial.seed)
 
 
-def example_config(spec: Spec, name: str) -> dict[str, Any]:
-    """As training_config, for the first point of an arm: to check or to time it."""
-    return _config(spec, spec.arms[name], space.points(spec, name)[0], spec.tune.seed)
+def example_configs(spec: Spec) -> dict[str, dict[str, Any]]:
+    """As training_config, at the first point of every arm and method: to check or to time them."""
+    configs = {}
+    for name, arm in spec.arms.items():
+        first = space.points(spec, name)[0]
+        for title, method in zip(titles(spec, name), arm.methods, strict=True):
+            point = {**first, "variant": method.variant, "perturb": method.perturb}
+            configs[title] = _config(spec, name, space.hyperparameters(arm, point), spec.tune.seed)
+    return configs
+
+
+def titles(spec: Spec, name: str) -> list[str]:
+    """The keys of example_configs that belong to the arm `name`."""
+    methods = spec.arms[name].methods
+    return [name] if len(methods) == 1 else [f"{name} ({method.title})" for method in methods]
+
+
+def epochs(spec: Spec, name: str, method: Method | None = None) -> int:
+    """Epochs of a trial of the arm `name`, with its first method where none is given.
+
+    Where gradient evaluations are matched, as many as make a trial cost what one of the reference
+    costs, rounded to the nearest.
+    """
+    budget, full = spec.workload.budget, spec.workload.epochs
+    if budget is None or budget.match == "epochs":
+        return full
+    method = method or spec.arms[name].methods[0]
+    return max(1, round(full * spec.arms[budget.of].cost / method.cost))
+
+
+def trial_epochs(spec: Spec, trial: Trial) -> int:
+    """Epochs of this trial."""
+    return epochs(spec, trial.arm, spec.arms[trial.arm].method(trial.hyperparameters))
 
 
 def gradient_evaluations(spec: Spec, name: str, images: int | None) -> float | None:
-    """Gradient evaluations of one trial of the arm; None where the images are not counted yet."""
+    """Gradient evaluations of one trial of the arm, of the costliest method; None where the images
+    are not counted yet."""
     if images is None:
         return None
-    cost = catalog.VARIANTS[spec.arms[name].variant].cost
-    return spec.workload.epochs * (images // spec.workload.batch_size) * cost
+    steps = images // spec.workload.batch_size
+    return max(epochs(spec, name, m) * steps * m.cost for m in spec.arms[name].methods)
 
 
-def _config(spec: Spec, arm: Arm, point: Mapping[str, Value], seed: int) -> dict[str, Any]:
-    workload = spec.workload
+def _config(spec: Spec, name: str, point: Mapping[str, Value], seed: int) -> dict[str, Any]:
+    workload, method = spec.workload, spec.arms[name].method(point)
     given = workload.model.model_dump(exclude_none=True)
-    fields = {
+    return {
         "model": given.pop("name"),
         "model_options": given,
         **workload.optimizer.model_dump(exclude={"name"}),
-        "epochs": workload.epochs,
+        "epochs": epochs(spec, name, method),
         "batch_size": workload.batch_size,
         "label_smoothing": workload.label_smoothing,
         **workload.data.model_dump(
             include={"train_size", "validation_size", "label_noise", "augment"}
         ),
-        "variant": arm.variant,
-        "perturb": arm.perturb,
         "rho": None,
-        "options": dict(arm.options),
         "seed": seed,
+        **{key: value for key, value in point.items() if key not in method.options},
+        "variant": method.variant,
+        "perturb": method.perturb,
+        "options": {key: point.get(key, value) for key, value in method.options.items()},
     }
-    for key, value in point.items():
-        if key in arm.options:
-            fields["options"][key] = value
-        else:
-            fields[key] = value
-    return fields
 
 
 def data_place(spec: Spec) -> dict[str, Any]:
     """The arguments of trainables.data.load_pool and load_test."""
-    return spec.workload.data.model_dump(include={"name", "root", "image_size", "split_seed"})
+    keys = {"name", "root", "image_size", "split_seed", "stand_in"}
+    return spec.workload.data.model_dump(include=keys)

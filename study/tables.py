@@ -16,7 +16,7 @@ from study.analysis import ArmSummary, Sample
 from study.comparison import Comparison
 from study.records import Result, Value
 from study.sentence import signed
-from study.spec import Spec
+from study.spec import METHOD_KEYS, Spec
 from study.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -223,15 +223,17 @@ def in_order(spec: Spec, results: Sequence[Result]) -> list[Result]:
 
 def trials_rows(spec: Spec, results: Sequence[Result]) -> list[dict[str, Value]]:
     """One row a trial that ended; what it lacks is ''. No time, host or path."""
-    keys = list(dict.fromkeys(key for arm in spec.arms.values() for key in arm.search))
+    searched = dict.fromkeys(key for arm in spec.arms.values() for key in arm.search)
+    keys = [key for key in searched if key not in METHOD_KEYS]
     rows = []
     for result in in_order(spec, results):
-        trial, end, arm = result.trial, result.end, spec.arms[result.trial.arm]
+        trial, end = result.trial, result.end
+        method = spec.arms[trial.arm].method(trial.hyperparameters)
         row: dict[str, Value] = {
             "trial": trial.name,
             "arm": trial.arm,
-            "variant": arm.variant,
-            "perturb": arm.perturb,
+            "variant": method.variant,
+            "perturb": method.perturb,
             "stage": trial.stage,
             "index": trial.index,
             "seed": trial.seed,

@@ -126,6 +126,7 @@ class Mirror:
         self._trials: dict[str, Trial] = {}
         self._ended: set[str] = set()
         self._verdict: Line | None = None
+        self._after_looking: str | None = None
         self._time = 0.0
         self._header = next(line for _, line in lines(home.journal))
         self._experiment = self._find_experiment()
@@ -155,9 +156,7 @@ class Mirror:
 
     def reopen(self) -> None:
         """The study goes on: what an earlier interruption closed is running again."""
-        if self._verdict is not None:
-            return
-        for run in (self._parent, *self._open_runs()):
+        for run in (*([] if self._verdict else [self._parent]), *self._open_runs()):
             if run.reason == INTERRUPTED and not run.deleted:
                 self._client.update_run(run.id, "RUNNING")
                 self._client.delete_tag(run.id, "reason")
@@ -171,7 +170,7 @@ class Mirror:
             self._interrupt(self._parent)
         elif not self._parent.deleted:
             sentence = self._verdict["verdict"]["sentence"]
-            tags = names.verdict_tags(self._header, sentence)
+            tags = names.verdict_tags(self._header, sentence, self._after_looking)
             self._log(self._parent, names.summary_metrics(self._verdict), {}, tags)
             self._upload()
             self._close(self._parent, "FINISHED", None, self._verdict["time"])
@@ -184,8 +183,10 @@ class Mirror:
                 self._trials[trial.name] = trial
             case "end":
                 self._ended.add(line["trial"])
-            case "verdict":
+            case "verdict" if line["number"] == 0:
                 self._verdict = line
+            case "verdict":
+                self._after_looking = line["verdict"]["sentence"]
 
     def _find_experiment(self) -> str:
         name = self._header["spec"]["study"]

@@ -8,13 +8,19 @@ from typing import Any
 
 from study.journal import Line, parse_end, parse_epoch
 from study.records import Trial
+from study.spec import METHOD_KEYS, Arm, Method
 
 MAX_TAG = 8000
 """Characters of a tag's value that MLflow keeps."""
 MAX_PARAM = 500
 """Characters of a param's value that every MLflow server of the last years takes."""
 TEST_SCORES = ("test_accuracy", "test_loss")
-STATUS = {"finished": "FINISHED", "diverged": "KILLED", "failed": "FAILED"}
+STATUS = {
+    "finished": "FINISHED",
+    "pruned": "KILLED",
+    "diverged": "KILLED",
+    "failed": "FAILED",
+}
 """MLflow's word for each way in which a trial ends."""
 
 _SHARE = "perturbed_share"
@@ -48,12 +54,12 @@ def study_tags(header: Line) -> dict[str, str]:
 
 def trial_tags(header: Line, trial: Trial, parent: str) -> dict[str, str]:
     """Tags of a trial's run, nested under the run `parent`."""
-    arm = header["spec"]["arms"][trial.arm]
+    method = _method(header, trial)
     own = {
         "stage": trial.stage,
         "arm": trial.arm,
-        "variant": arm["variant"],
-        "perturb": arm["perturb"],
+        "variant": method.variant,
+        "perturb": method.perturb,
         "seed": trial.seed,
         "trial": trial.name,
         "mlflow.parentRunId": parent,
@@ -61,10 +67,17 @@ def trial_tags(header: Line, trial: Trial, parent: str) -> dict[str, str]:
     return _tags({**_common(header), **own})
 
 
-def verdict_tags(header: Line, sentence: str) -> dict[str, str]:
-    """Tags that the verdict adds to the parent run."""
+def verdict_tags(header: Line, sentence: str, after_looking: str | None) -> dict[str, str]:
+    """Tags that the planned verdict, and that of the last extension, add to the parent run."""
     question = header["spec"]["question"]
-    return _tags({"verdict": sentence, "mlflow.note.content": f"{question}\n\n{sentence}".strip()})
+    note = [question, sentence, f"After looking: {after_looking}" if after_looking else ""]
+    return _tags(
+        {
+            "verdict": sentence,
+            "verdict_after_looking": after_looking,
+            "mlflow.note.content": "\n\n".join(filter(None, note)),
+        }
+    )
 
 
 def trial_params(header: Line, trial: Trial) -> dict[str, str]:
@@ -74,8 +87,9 @@ def trial_params(header: Line, trial: Trial) -> dict[str, str]:
     data.pop("root", None)  # a place, not a setting
     names = {"dataset": data.pop("name"), "model": model.pop("name")}
     names["optimizer"] = optimizer.pop("name")
-    options = header["spec"]["arms"][trial.arm]["options"]
-    values = {**names, **data, **model, **optimizer, **workload, **options, **trial.hyperparameters}
+    options = _method(header, trial).options
+    tuned = {key: v for key, v in trial.hyperparameters.items() if key not in METHOD_KEYS}
+    values = {**names, **data, **model, **optimizer, **workload, **options, **tuned}
     return {key: text(value, MAX_PARAM) for key, value in values.items() if value is not None}
 
 
@@ -126,6 +140,10 @@ def summary_metrics(line: Line) -> Iterator[Point]:
         values[f"p.{pair}"] = comparison["p_holm"]
     for key, value in values.items():
         yield key, math.nan if value is None else value, at, 0
+
+
+def _method(header: Line, trial: Trial) -> Method:
+    return Arm.model_validate(header["spec"]["arms"][trial.arm]).method(trial.hyperparameters)
 
 
 def _common(header: Line) -> dict[str, Any]:

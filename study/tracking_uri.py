@@ -11,6 +11,7 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
 _DATABASES = ("postgresql", "mysql", "mssql")
 _ALLOWED = "allowed: sqlite:///FILE, http(s)://HOST:PORT, postgresql://, mysql://, mssql://"
+_DRIVERS = {"postgresql": "'sam-study[server]'"}
 _MASK = "***"
 
 
@@ -45,8 +46,23 @@ def check_uri(uri: str) -> str | None:
     if scheme in ("http", "https"):
         return _http_problem(uri, shown)
     if scheme.partition("+")[0] in _DATABASES and "://" in uri:
-        return _database_problem(uri, shown)
+        return database_problem(uri, shown)
     return f"{shown}: unknown kind of store; {_ALLOWED}"
+
+
+def database_problem(uri: str, shown: str) -> str | None:
+    """Why the database at `uri`, called `shown`, can never be opened, or None; opens nothing."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        make_url(uri).get_dialect().import_dbapi()
+    except ImportError as error:
+        install = _DRIVERS.get(uri.partition(":")[0], "it")
+        return f"{shown}: its database driver is not installed: {error}; pip install {install}"
+    except (ArgumentError, ValueError):
+        return f"{shown}: not a database URL; write for example postgresql://USER@HOST:PORT/NAME"
+    return None
 
 
 def masked(uri: str) -> str:
@@ -73,7 +89,9 @@ def scrubbed(text: str, uri: str) -> str:
         return text
     rest = uri.partition("://")[2]
     user = rest.rpartition("@")[0]
-    password = user.partition(":")[2]
+    name, _, password = user.partition(":")
+    if name == user and not uri.startswith("http"):
+        user = ""  # the name of a database's user alone is no secret, a token for a server is
     query = rest.rpartition("@")[2].partition("?")[2]
     values = [value for _, value in parse_qsl(query)]
     for secret in (user, password, unquote(password), query, *values):
@@ -104,17 +122,4 @@ def _http_problem(uri: str, shown: str) -> str | None:
         return f"{shown}: {error}"
     if not parts.hostname:
         return f"{shown}: no host; write for example http://127.0.0.1:5000"
-    return None
-
-
-def _database_problem(uri: str, shown: str) -> str | None:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        make_url(uri).get_dialect().import_dbapi()
-    except ImportError as error:
-        return f"{shown}: its database driver is not installed: {error}; pip install it"
-    except (ArgumentError, ValueError):
-        return f"{shown}: not a database URL; write for example postgresql://USER@HOST:PORT/NAME"
     return None

@@ -32,6 +32,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from study.course import Course
+from study.pruning import CourseStopper
 from study.records import End, Epoch, Trial
 from study.searcher import CourseSearcher
 from study.spec import Resources
@@ -67,6 +68,7 @@ class Tuning:
         self._resources = resources
         self._at_once = at_once
         self._searcher = CourseSearcher(resources.cpu, stopping)
+        self._stopper = CourseStopper()
         self._callback = _Callback(self._searcher, stopping)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
@@ -86,6 +88,7 @@ class Tuning:
         Raises KeyboardInterrupt when asked to stop, and whatever the course raised.
         """
         self._callback.begin(course, listeners)
+        self._stopper.begin(course)
         self._searcher.begin(course, configure)
         self.join()
         if self._error is not None:
@@ -118,6 +121,7 @@ class Tuning:
                 name="study",
                 storage_path=scratch,
                 callbacks=[self._callback],
+                stop=self._stopper,
                 failure_config=tune.FailureConfig(max_failures=_RETRIES),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
@@ -169,6 +173,9 @@ class _Callback(tune.Callback):  # type: ignore[misc]
             listener.epoch(Epoch(name, number, report.metrics, now))
         if (end := report.end) is not None:
             self._end(End(name, end.status, end.reason, end.scores, number, now))
+        elif result["done"]:
+            scores = {"validation_accuracy": report.metrics["validation_accuracy"]}
+            self._end(End(name, "pruned", f"pruned after epoch {number}", scores, number, now))
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any

@@ -120,12 +120,14 @@ SUBSETS: Mapping[str, Kind] = {"all": "dense", "norm": "sparse", "no_norm": "den
 class DataSet:
     """What is known of a data set before it is read.
 
-    pool, test: number of images where fixed; needs_root: whether data.root must be given;
-    augment: allowed augmentations, the first is the default; flips only where a mirrored image
+    pool, test, classes: their numbers where fixed; takes: keys of workload.data that other data
+    sets do not take; needs_root: whether data.root must be given; augment: allowed augmentations,
+    the first is the default; flips only where a mirrored image is one of the same class.
     """
 
     title: str
     augment: tuple[str, ...]
+    takes: tuple[str, ...] = ()
     needs_root: bool = False
     pool: int | None = None
     test: int | None = None
@@ -140,22 +142,61 @@ DATASETS: Mapping[str, DataSet] = {
         test=697,
         classes=10,
     ),
+    "cifar10": DataSet(
+        title="CIFAR-10: photographs, 32x32, colour",
+        augment=("crop_flip", "crop", "none"),
+        takes=("root",),
+        pool=50_000,
+        test=10_000,
+        classes=10,
+    ),
+    "cifar100": DataSet(
+        title="CIFAR-100: photographs, 32x32, colour",
+        augment=("crop_flip", "crop", "none"),
+        takes=("root",),
+        pool=50_000,
+        test=10_000,
+        classes=100,
+    ),
     "imagefolder": DataSet(
         title="a folder with train/CLASS/ and test/CLASS/ of image files",
         augment=("crop_flip", "crop", "none"),
+        takes=("root", "image_size"),
         needs_root=True,
     ),
 }
+
+OWN = "MODULE:CALLABLE"
+_IDENTIFIER = r"[^\W\d]\w*"
+_IMPORT_PATH = re.compile(rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}")
+_OWN_DATA = DataSet(
+    title="a data set of the user's own", augment=("none", "crop", "crop_flip"), takes=("root",)
+)
+DATA_NAMES = (*DATASETS, OWN)
+
+
+def is_own(name: object) -> bool:
+    """Whether a model or data set is named by import path, as in my_package.nets:make_net."""
+    return isinstance(name, str) and _IMPORT_PATH.fullmatch(name) is not None
+
+
+def data_set(name: str) -> DataSet:
+    """What is known of a data set. Raises KeyError for a name of no known form."""
+    return _OWN_DATA if is_own(name) else DATASETS[name]
+
 
 RESNETS = ("resnet8", "resnet20", "resnet32", "resnet44", "resnet56")
 _TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 
 
 def model_options(name: str) -> tuple[str, ...] | None:
-    """Options that the model `name` takes besides its name, or None for a name of no known form."""
+    """Options that the model `name` takes besides its name, or None for one not declared here.
+
+    Of a user's own model nothing is declared: it gets every option.
+    """
     if name in RESNETS:
         return ("width",)
-    return () if _TIMM.fullmatch(name) else None
+    return () if name == "vit" or _TIMM.fullmatch(name) else None
 
 
-MODEL_NAMES = (*RESNETS, "timm/NAME")
+MODEL_NAMES = (*RESNETS, "vit", "timm/NAME", OWN)

@@ -10,11 +10,13 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from trainables.catalog import DATASETS
+from trainables import cifar, own_data, standin
+from trainables.catalog import DATA_NAMES, data_set, is_own
 from trainables.images import DataError, Listing, decode_part, list_part, undecodable
 
 __all__ = ["DataError", "Facts", "Images", "Split", "load_pool", "load_test", "split", "stream"]
 
+Part = Literal["pool", "test"]
 Purpose = Literal["subset", "label_noise", "initialisation", "order", "augmentation"]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 
@@ -32,9 +34,9 @@ class Facts:
     """What is known of a data set once all but its test images are read.
 
     shape: (C, H, W). pool: images that are not test. test: test images; for imagefolder the number
-    of files, since not one of them has been opened. hash: sha256 of the pool's images, labels and
-    class names. undecodable: files of the pool left out, relative to root. mean, std: per channel
-    over the pool, in units of 0..1.
+    of files, since not one of them has been opened; None for a user's own data set. hash: sha256
+    of the pool's images, labels and class names. undecodable: files of the pool left out, relative
+    to root. mean, std: per channel over the pool, in units of 0..1.
     """
 
     classes: tuple[str, ...]
@@ -57,23 +59,32 @@ class Split:
 
 
 def load_pool(
-    name: str, *, root: str | Path | None = None, image_size: int = 32, split_seed: int = 0
+    name: str,
+    *,
+    root: str | Path | None = None,
+    image_size: int = 32,
+    split_seed: int = 0,
+    stand_in: int | None = None,
 ) -> tuple[Images, Facts]:
     """All images of a data set that are not test, in an order that never changes.
 
-    root, image_size: where imagefolder lies and the height and width it is brought to; split_seed:
-    which of the digits are test. Raises DataError where the data cannot be used.
+    name: one of DATASETS or the import path of a user's own. root: where the images lie;
+    image_size: height and width that imagefolder is brought to; split_seed: which of the digits
+    are test; stand_in: take this many digits in place of the data set. Raises DataError where the
+    data cannot be used.
     """
     left_out: tuple[str, ...] = ()
     test: int | None
-    if name == "digits":
-        images = _digits(split_seed, test=False)
-        classes = tuple(str(digit) for digit in range(10))
-        test = DATASETS["digits"].test
+    if stand_in is not None:
+        images = _stand_in(name, image_size, stand_in, "pool")
+        classes, test = standin.class_names(name), standin.TEST
+    elif name != "imagefolder":
+        images, classes = _arrays(name, "pool", root, split_seed)
+        test = data_set(name).test
     else:
-        listing = _list_folder(name, root, image_size, "train")
+        listing = _list_folder(root, image_size, "train")
         # Only names and counts: no test image may be read before the search is over.
-        test_listing = _list_folder(name, root, image_size, "test")
+        test_listing = _list_folder(root, image_size, "test")
         _check_same_classes(listing, test_listing)
         images, left_out = _decode_folder(listing, image_size)
         classes, test = listing.classes, len(test_listing.files)
@@ -93,13 +104,20 @@ def load_pool(
 
 
 def load_test(
-    name: str, *, root: str | Path | None = None, image_size: int = 32, split_seed: int = 0
+    name: str,
+    *,
+    root: str | Path | None = None,
+    image_size: int = 32,
+    split_seed: int = 0,
+    stand_in: int | None = None,
 ) -> tuple[Images, tuple[str, ...]]:
     """The test images and the test files that do not decode; arguments and errors as load_pool."""
-    if name == "digits":
-        return _digits(split_seed, test=True), ()
-    listing = _list_folder(name, root, image_size, "test")
-    _check_same_classes(_list_folder(name, root, image_size, "train"), listing)
+    if stand_in is not None:
+        return _stand_in(name, image_size, standin.TEST, "test"), ()
+    if name != "imagefolder":
+        return _arrays(name, "test", root, split_seed)[0], ()
+    listing = _list_folder(root, image_size, "test")
+    _check_same_classes(_list_folder(root, image_size, "train"), listing)
     return _decode_folder(listing, image_size)
 
 
@@ -146,22 +164,43 @@ def split(
     return Split(train, train_labels, validation)
 
 
-def _digits(split_seed: int, *, test: bool) -> Images:
+def _arrays(
+    name: str, part: Part, root: str | Path | None, split_seed: int
+) -> tuple[Images, tuple[str, ...]]:
+    """A part of a data set that is read as a whole, and its class names."""
+    if name == "digits":
+        return _digits(split_seed, part), tuple(str(digit) for digit in range(10))
+    if name in cifar.SOURCES:
+        images, labels, classes = cifar.load(name, part, root)
+    elif is_own(name):
+        images, labels, classes = own_data.load(name, part, root)
+    else:
+        raise DataError(f"data set {name!r} is not one of {', '.join(DATA_NAMES)}")
+    return Images(images, labels), classes
+
+
+def _digits(split_seed: int, part: Part) -> Images:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     order = np.random.default_rng(split_seed).permutation(len(bunch.target))
-    size = DATASETS["digits"].test
-    chosen = order[:size] if test else order[size:]
+    size = data_set("digits").test
+    chosen = order[:size] if part == "test" else order[size:]
     images = np.round(bunch.images[chosen] * 255 / 16).astype(np.uint8)[:, None]
     return Images(images, bunch.target[chosen].astype(np.int64))
 
 
+def _stand_in(name: str, image_size: int, count: int, part: Part) -> Images:
+    digits = _digits(0, part)
+    return Images(
+        standin.resized(digits.images, name, image_size, count),
+        standin.relabelled(digits.labels, len(standin.class_names(name)), count),
+    )
+
+
 def _list_folder(
-    name: str, root: str | Path | None, image_size: int, part: Literal["train", "test"]
+    root: str | Path | None, image_size: int, part: Literal["train", "test"]
 ) -> Listing:
-    if name != "imagefolder":
-        raise DataError(f"data set {name!r} is not one of {', '.join(DATASETS)}")
     if root is None:
         raise DataError("imagefolder needs root: the folder that holds train/ and test/")
     if image_size < 1:

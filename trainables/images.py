@@ -235,15 +235,21 @@ def _names(folder: Path) -> str:
     return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
 
 
-def _cache_files(listing: Listing, image_size: int) -> tuple[Path, Path]:
-    """Where the images and the flags of a listing are kept; any change of it changes the names."""
+def cache_folder() -> Path:
+    """This program's folder in the user's cache; it may not exist yet. Raises OSError without a
+    home folder."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not base.is_absolute():
         raise OSError("no home folder; set XDG_CACHE_HOME to an absolute path")
+    return base / "sam-study"
+
+
+def _cache_files(listing: Listing, image_size: int) -> tuple[Path, Path]:
+    """Where the images and the flags of a listing are kept; any change of it changes the names."""
     what = [_CACHE_VERSION, str(listing.root), listing.part, image_size]
     text = json.dumps([*what, listing.files, listing.stamps])
     key = hashlib.sha256(text.encode()).hexdigest()
-    folder = base / "sam-study"
+    folder = cache_folder()
     return folder / f"{key}.images.npy", folder / f"{key}.decoded.npy"
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainables import data
+from trainables.catalog import is_own
 from trainables.data import Facts, Images
 
 
@@ -24,8 +25,8 @@ class Loader:
     def pool(self, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Images, Facts, str | None]:
         """The images that are not test, and whether each arm's model builds and perturbs something.
 
-        configs: fields of training.Config by arm; models are built without memory. The last value
-        is the first problem as a line for the user, or None.
+        configs: fields of training.Config by arm; models are built without memory, a user's own
+        for real. The last value is the first problem as a line for the user, or None.
         """
         images, facts = data.load_pool(**self._place)
         return images, facts, _first_problem(configs, facts)
@@ -43,7 +44,8 @@ def _first_problem(configs: Mapping[str, Mapping[str, Any]], facts: Facts) -> st
     for arm, fields in configs.items():
         config = Config(**fields)
         try:
-            with torch.device("meta"):
+            # A user's code may read values while it builds, and those of meta tensors do not exist.
+            with torch.device("cpu" if is_own(config.model) else "meta"):
                 perturbed_share(config, build(config, facts))
         except ValueError as error:
             return f"arm {arm}: {error}"

@@ -8,6 +8,7 @@ line for the user.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import statistics
@@ -39,7 +40,9 @@ def main() -> None:
     """Answers the request on stdin."""
     request = json.load(sys.stdin)
     try:
-        answer = _measure_all(request)
+        # Code of others may print: torchvision while it downloads, a user's own model.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = _measure_all(request)
     except ValueError as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)

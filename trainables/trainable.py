@@ -39,6 +39,7 @@ class Report:
     No mapping, because Tune keeps statistics of every number that it finds in one.
     """
 
+    trial: str
     metrics: Mapping[str, float]
     end: Ending | None = None
 
@@ -90,6 +91,7 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
         self._training: Training | None = None
         if config["trial"] is None:
             return
+        self._name: str = config["trial"]
         self._facts: Facts = config["facts"]
         [pool] = ray.get(config["pool"])
         self._test: Images | None = next(iter(ray.get(config["test"])), None)
@@ -103,13 +105,13 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
         if training.done == 1:
             metrics["perturbed_share"] = perturbed_share(training.config, training.model)
         if diverged(metrics):
-            return Report(metrics, self._diverged(training.done))
+            return Report(self._name, metrics, self._diverged(training.done))
         if training.done < training.config.epochs:
-            return Report(metrics)
+            return Report(self._name, metrics)
         scores = {"validation_accuracy": metrics["validation_accuracy"]}
         if self._test is not None:
             scores |= training.test(self._test)
-        return Report(metrics, Ending("finished", "", scores))
+        return Report(self._name, metrics, Ending("finished", "", scores))
 
     def _diverged(self, epoch: int) -> Ending:
         chance = 100 / len(self._facts.classes)

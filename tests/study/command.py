@@ -37,17 +37,19 @@ class Ended:
 
 
 class Command:
-    """`python -m study.run` in `folder`, the leader of a process group as in a terminal."""
+    """`python -m study.run`, or another module, in `folder`: the leader of a process group, as in a
+    terminal."""
 
     def __init__(
         self,
         folder: Path,
         settings: Iterable[str] = (),
-        spec: Path = SPEC,
+        spec: Path | str = SPEC,
         arguments: Sequence[str] = (),
+        module: str = "study.run",
     ) -> None:
         self._mark = uuid.uuid4().hex
-        words = [sys.executable, "-m", "study.run", str(spec), *arguments]
+        words = [sys.executable, "-m", module, str(spec), *arguments]
         for setting in settings:
             words += ["--set", setting]
         self._begun = time.monotonic()
@@ -108,10 +110,14 @@ class Command:
 
 @contextmanager
 def running(
-    folder: Path, settings: Iterable[str] = (), spec: Path = SPEC, arguments: Sequence[str] = ()
+    folder: Path,
+    settings: Iterable[str] = (),
+    spec: Path | str = SPEC,
+    arguments: Sequence[str] = (),
+    module: str = "study.run",
 ) -> Iterator[Command]:
     """A command under way, of which nothing is left afterwards."""
-    command = Command(folder, settings, spec, arguments)
+    command = Command(folder, settings, spec, arguments, module)
     try:
         yield command
     finally:
@@ -119,10 +125,14 @@ def running(
 
 
 def run(
-    folder: Path, settings: Iterable[str] = (), spec: Path = SPEC, arguments: Sequence[str] = ()
+    folder: Path,
+    settings: Iterable[str] = (),
+    spec: Path | str = SPEC,
+    arguments: Sequence[str] = (),
+    module: str = "study.run",
 ) -> Ended:
-    """Runs a command to its end."""
-    with running(folder, settings, spec, arguments) as command:
+    """Runs a command to its end. spec: what it is about; for other modules the study's name."""
+    with running(folder, settings, spec, arguments, module) as command:
         return command.ended()
 
 

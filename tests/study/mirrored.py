@@ -62,7 +62,7 @@ class Study:
         self.time = T0
         self._journal = Journal(self.home.journal)
         spec = spec_of(self.name, question)
-        header = {"kind": "header", "version": 1, "time": T0, "spec": spec.model_dump()}
+        header = {"kind": "header", "version": 2, "time": T0, "spec": spec.model_dump()}
         header |= {
             "hash": "h" * 64,
             "plan": "p",
@@ -114,7 +114,9 @@ class Study:
             "arms": {"sgd": arm, "sam_on": {**arm, "test_accuracy": None}},
             "comparisons": [comparison],
         }
-        self._journal.append({"kind": "verdict", "verdict": verdict, "time": self.tick()})
+        self._journal.append(
+            {"kind": "verdict", "number": 0, "verdict": verdict, "time": self.tick()}
+        )
 
 
 def runs(uri: str, name: str = "s") -> dict[str, Any]:

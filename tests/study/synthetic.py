@@ -9,14 +9,14 @@ import numpy as np
 
 from study import stages
 from study.journal import Contents
-from study.records import End, Epoch, Result, Status, Trial
+from study.records import End, Epoch, Result, Stage, Status, Trial, Value
 from study.resolve import resolve
 from study.spec import Spec
 from study.yamlfile import Document, override
 
 HEADER = {
     "kind": "header",
-    "version": 1,
+    "version": 2,
     "time": 1_700_000_000.0,
     "commit": "0123abc",
     "versions": {"python": "3.11", "torch": "2.14.1"},
@@ -47,6 +47,26 @@ def make_spec(*assignments: str) -> Spec:
         "verdict": {"baseline": "sam_all", "also": [["sam_on", "sgd"]], "equivalence_margin": 0.5},
     }
     return resolve(override(Document(data, {(): "test"}), assignments))
+
+
+def search_trials(spec: Spec) -> tuple[Trial, ...]:
+    """The whole search stage of a spec whose points are known from the start."""
+    return _trials(spec, "search", stages.search_slots(spec))
+
+
+def confirm_trials(
+    spec: Spec, configurations: Mapping[str, Mapping[str, Value]]
+) -> tuple[Trial, ...]:
+    """The whole confirm stage of these configurations."""
+    return _trials(spec, "confirm", stages.confirm_slots(spec, configurations))
+
+
+def _trials(spec: Spec, stage: Stage, slots: Sequence[stages.Slot]) -> tuple[Trial, ...]:
+    return tuple(
+        slot.trial(spec, stage, i, slot.hyperparameters or {})
+        for slot in slots
+        for i in range(len(slot.seeds))
+    )
 
 
 def confirm_results(spec: Spec, accuracies: Mapping[str, Sequence[float | Status]]) -> list[Result]:
@@ -92,8 +112,8 @@ def make_contents(
     def run(trials: Sequence[Trial]) -> list[Result]:
         return [_result(spec, t, truth(t), noise, t.name in failed) for t in trials]
 
-    search = run(stages.search_trials(spec))
-    confirm = run(stages.confirm_trials(spec, stages.chosen(spec, search)))
+    search = run(search_trials(spec))
+    confirm = run(confirm_trials(spec, stages.chosen(spec, search)))
     results = [*search, *confirm][:upto]
     return Contents(
         header={**HEADER, "spec": spec.model_dump(mode="json"), "hash": spec.hash},

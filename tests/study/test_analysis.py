@@ -138,4 +138,6 @@ def test_a_borrowed_range_is_named() -> None:
     span = arm.search["rho"].model_copy(update={"borrowed": True})
     arms = {**spec.arms, "sam_on": arm.model_copy(update={"search": {"rho": span}})}
     texts = analysis.warnings(spec.model_copy(update={"arms": arms}), ())
-    assert texts == ["sam_on: the suggested range of rho is borrowed from the subset norm."]
+    assert texts == [
+        "sam_on: the suggested range of rho for sam on norm is borrowed from the subset norm."
+    ]

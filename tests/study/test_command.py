@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from PIL import Image
 
 from study.tracking import open_store
 from study.tracking_uri import default_uri
-from tests.study.command import Command, Ended, journal_lines, run, running
+from tests.study.command import SPEC, Command, Ended, journal_lines, run, running
 
 QUICK = (
     "workload.epochs=2",
@@ -152,6 +155,51 @@ def test_an_interrupted_study_goes_on_to_the_same_bytes(
     assert statuses == ["FINISHED"] * (1 + 16)
 
 
+def test_an_extension_keeps_the_planned_verdict_first_and_goes_on_after_an_interrupt(
+    folder: Path, whole: Ended, tmp_path: Path
+) -> None:
+    assert whole.code == 0
+    shutil.copytree(folder / "studies", tmp_path / "studies")
+    home = tmp_path / "studies/quick"
+    planned = json.loads((home / "verdict.json").read_text())
+    more = ("--trials", "3", "--seeds", "4")
+    before = len(journal_lines(home, kind="end"))
+    grown = run(tmp_path, (*QUICK, "tune.trials_per_arm=3", "confirm.seeds=4"))
+    assert grown.code == 2
+    assert "python -m study.extend quick --trials 3 --seeds 4 raises them" in grown.err
+    with running(tmp_path, spec="quick", arguments=more, module="study.extend") as command:
+        command.wait_for(lambda: len(journal_lines(home, kind="end")) > before)
+        command.signal(signal.SIGINT)
+        assert command.ended().code == 130
+    other = run(tmp_path, spec="quick", arguments=("--seeds", "9"), module="study.extend")
+    assert other.code == 2
+    assert "an extension to 3 search trials an arm and 4 confirm seeds is under way" in other.err
+    ended = run(tmp_path, spec="quick", arguments=more, module="study.extend")
+    assert ended.code == 0, ended.err
+    said = " ".join(ended.out.split())
+    assert f"As planned: {planned['sentence']}" in said
+    assert "After looking, with 3 search trials an arm and 4 confirm seeds: " in said
+    verdict = json.loads((home / "verdict.json").read_text())
+    [after] = verdict.pop("after_looking")
+    assert verdict == planned
+    assert {c["n"] for c in after["comparisons"]} == {4}
+    counts = Counter((row["arm"], row["stage"]) for row in trials(tmp_path).values())
+    assert {counts[arm, "search"] for arm in verdict["arms"]} == {3}
+    # Two seeds more for the same configurations, or four for all arms if one arm's changed.
+    assert {counts[arm, "confirm"] for arm in verdict["arms"]} in ({4}, {6})
+    starts = [line["trial"] for line in journal_lines(home, kind="start")]
+    assert len(starts) - len(set(starts)) <= 2  # those that the interrupt cut off
+    runs = mirrored_runs(tmp_path)
+    assert {r.info.status for r in runs} == {"FINISHED"}
+    parent = next(r for r in runs if r.data.tags["stage"] == "study")
+    assert parent.data.tags["verdict"] == planned["sentence"]
+    assert parent.data.tags["verdict_after_looking"] == after["sentence"]
+    again = run(tmp_path, QUICK)
+    assert again.code == 0
+    assert "After looking" in again.out
+    assert "starting Ray" not in again.out
+
+
 def mirrored_runs(folder: Path) -> list[Any]:
     """The runs of the study in MLflow's default store, [] while it is not there."""
     client = open_store(default_uri(folder))
@@ -230,6 +278,38 @@ def test_what_cannot_run_is_told_before_anything_is_created(tmp_path: Path) -> N
     assert "resnet19" in unknown.err
     assert "Traceback" not in greedy.err + unknown.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_smoke_runs_of_several_studies_leave_nothing_and_tell_no_verdict(tmp_path: Path) -> None:
+    photographs = SPEC.with_name("cifar10_images.yaml")
+    ended = run(tmp_path, arguments=[str(photographs), "--smoke"])
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    assert ended.lines == [
+        "smoke_norm_vs_all: sgd and sam_all, a few digits as digits",
+        "smoke_norm_vs_all: 8 trials ran, 0 failed; no verdict",
+        "smoke_cifar10_images: sgd and sam_all, a few digits as imagefolder",
+        "smoke_cifar10_images: 8 trials ran, 0 failed; no verdict",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_smoke_run_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets need short paths
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    with running(tmp_path, arguments=["--smoke"]) as command:
+        command.wait_for(lambda: any(journal_lines(p) for p in scratch.glob("sam-*/0/smoke_*")))
+        command.signal(signal.SIGINT)
+        stopped = command.ended()
+        assert stopped.code == 130
+        assert stopped.err.strip() == "interrupted"
+        assert command.wait_for_children() == {}
+    assert list(scratch.glob("sam-study-*")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
 
 
 def test_an_interrupt_while_ray_starts_is_as_clean(tmp_path: Path) -> None:

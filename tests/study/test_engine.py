@@ -8,6 +8,7 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from study import journal, preflight, searcher, stages
 from study.course import Course
 from study.engine import Engine
+from study.execution import spare
 from study.home import Home
 from study.journal import Contents, RecordError
 from study.ledger import Ledger, open_file
@@ -25,10 +27,11 @@ from study.recorder import Recorder
 from study.records import End, Epoch, Result, Trial
 from study.spec import Spec
 from study.stages import Plan
+from study.tuning import Listener
 from study.verdict import decide
 from study.yamlfile import SpecError
 from tests.study.command import kill, processes
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import make_spec, search_trials
 from trainables import data
 from trainables.training import Config, Training, deterministic
 
@@ -82,13 +85,15 @@ class Watch:
             self._at(self._engine, name, epoch)
 
 
-def execute(spec: Spec, home: Home, at: At | None = None) -> tuple[Contents, list[str]]:
+def execute(
+    spec: Spec, home: Home, at: At | None = None, *, keep: bool = False
+) -> tuple[Contents, list[str]]:
     """Runs what is missing of a study, recorded as the command does it.
 
-    at: told of each moment. Returns what the journal holds then, and each trial as often as it was
-    started.
+    at: told of each moment. keep: leave Ray running. Returns what the journal holds then, and each
+    trial as often as it was started.
     """
-    with Engine(spec, None) as engine:
+    with Engine(spec, None, keep=keep) as engine:
         facts = engine.load_pool()
         with home.claimed(), preflight.opened(home, spec, facts) as records:
             ledger = Ledger(open_file(home.ledger), spec)
@@ -103,7 +108,9 @@ def execute(spec: Spec, home: Home, at: At | None = None) -> tuple[Contents, lis
                         preflight.note_undecodable(engine.load_test(), "test", recorder.note)
 
                 watch = Watch(engine, at)
-                engine.run(Course(spec, ledger, results, begin), [recorder, watch])
+                listeners: list[Listener] = [recorder, watch]
+                course = Course([spec], ledger, results, begin, partial(spare, listeners))
+                engine.run(course, listeners)
     return home.begun()[1], watch.starts
 
 
@@ -271,13 +278,42 @@ def test_test_images_are_not_opened_before_the_search_is_over(
         execute(spec, home)
     searched = home.begun()[1]
     assert {end.status for end in searched.ends.values()} == {"finished"}
-    assert set(searched.ends) == {t.name for t in stages.search_trials(spec)}
+    assert set(searched.ends) == {t.name for t in search_trials(spec)}
     paint(root / "test", 4)
     contents, starts = execute(spec, home)
     assert len(contents.ends) == 8
     assert not set(starts) & set(searched.ends)
     [note] = contents.notes
     assert note.startswith("2 test files cannot be decoded and were left out: ")
+
+
+def test_studies_one_after_another_on_one_ray_change_nothing(
+    calm: tuple[Home, Contents], tmp_path: Path
+) -> None:
+    spec = make_spec(*QUICK)
+    nodes = []
+    for name, keep in (("first", True), ("second", False)):
+        with_ray = Home(tmp_path / name, spec.study)
+        contents, _ = execute(spec, with_ray, lambda *_: nodes.append(node()), keep=keep)
+        assert numbers(contents) == numbers(calm[1])
+        assert ray.is_initialized() == keep
+    assert len(set(nodes)) == 1
+
+
+def node() -> str:
+    """The Ray that this process is connected to."""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def test_a_ray_to_be_kept_ends_with_an_interrupted_study(tmp_path: Path) -> None:
+    spec = make_spec(*QUICK)
+
+    def interrupt(engine: Engine, name: str, epoch: int) -> None:
+        engine.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, Home(tmp_path, spec.study), interrupt, keep=True)
+    assert not ray.is_initialized()
 
 
 def paint(part: Path, count: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from study import preflight
 from study.home import Home
-from study.journal import Journal
+from study.journal import VERSION, Journal
 from study.yamlfile import SpecError
 from tests.study.command import ROOT
 from tests.study.synthetic import make_spec
@@ -98,7 +98,9 @@ def test_a_spec_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
     with home.claimed():
         journal = Journal(home.journal)
         plain = {**SPEC.model_dump(), "tune": {"budget": 3}}
-        journal.append({"kind": "header", "version": 1, "spec": plain, "hash": "x", "data": {}})
+        journal.append(
+            {"kind": "header", "version": VERSION, "spec": plain, "hash": "x", "data": {}}
+        )
         journal.close()
     with pytest.raises(SpecError, match="written by another version of this program") as caught:
         home.check_same(SPEC)

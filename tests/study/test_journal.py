@@ -110,7 +110,7 @@ def test_an_end_is_on_disk_before_the_ledger_hears_of_it(path: Path) -> None:
 def test_a_full_disk_stops_the_study_with_one_line(tmp_path: Path) -> None:
     spec = make_spec()
     ledger = Ledger(open_file(tmp_path / "ledger.log"), spec)
-    ledger.open_stage("search", stages.search_trials(spec), [])
+    ledger.open_stage("search", stages.search_slots(spec), [])
     writer, stopped = Journal(tmp_path / "journal.jsonl"), []
     recorder = Recorder(writer, ledger, on_error=lambda: stopped.append(True))
     with Path("/dev/full").open("ab", buffering=0) as full:

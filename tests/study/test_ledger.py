@@ -21,7 +21,7 @@ from study.ledger import Ledger, open_file
 from study.records import End, Result, Status, Trial
 from study.simulate import Answer, Simulation
 from study.spec import Spec
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import make_spec, search_trials
 from tests.study.test_simulated_studies import scores, truth
 
 
@@ -49,15 +49,15 @@ def test_what_is_handed_out_is_what_was_planned(tmp_path: Path, sampler: str) ->
         "search.bn_statistics={choices: [first, none]}",
     )
     ledger = Ledger(open_file(tmp_path / "ledger.log"), spec)
-    planned = stages.search_trials(spec)
-    ledger.open_stage("search", planned, [])
+    planned = search_trials(spec)
+    ledger.open_stage("search", stages.search_slots(spec), [])
     handed = drain(ledger)
     assert sorted(handed, key=lambda t: (t.arm, t.index)) == sorted(
         planned, key=lambda t: (t.arm, t.index)
     )
     # Arms take turns while they have trials left, each in the order of its points.
     first = [trial.arm for trial in handed[:6]]
-    assert first == ["sgd", "sam_all", "sam_on"] * 2
+    assert first == ["sam_all", "sam_on", "sgd"] * 2
     for arm in spec.arms:
         indices = [trial.index for trial in handed if trial.arm == arm]
         assert indices == list(range(len(space.points(spec, arm))))
@@ -65,9 +65,9 @@ def test_what_is_handed_out_is_what_was_planned(tmp_path: Path, sampler: str) ->
 
 def test_what_was_handed_out_comes_back_first_and_what_has_an_end_is_told(tmp_path: Path) -> None:
     spec, path = make_spec(), tmp_path / "ledger.log"
-    planned = stages.search_trials(spec)
+    planned = search_trials(spec)
     before = Ledger(open_file(path), spec)
-    before.open_stage("search", planned, [])
+    before.open_stage("search", stages.search_slots(spec), [])
     out = [before.ask("search") for _ in range(4)]
     assert all(trial is not None for trial in out)
     lost, done, told, again = (trial for trial in out if trial is not None)
@@ -76,9 +76,9 @@ def test_what_was_handed_out_comes_back_first_and_what_has_an_end_is_told(tmp_pa
     ends = [Result(trial, end(trial)) for trial in (told, done)]
     storage = open_file(path)
     after = Ledger(storage, spec)
-    after.open_stage("search", planned, ends)
+    after.open_stage("search", stages.search_slots(spec), ends)
     handed = drain(after)
-    assert set(map(id, handed[:2])) <= {id(t) for t in planned}
+    assert all(trial in planned for trial in handed[:2])
     assert {trial.name for trial in handed[:2]} == {lost.name, again.name}
     assert [t for t in handed[:2] if t.name == lost.name] == [lost]
     assert len({t.name for t in handed}) == len(handed) == len(planned) - 2
@@ -95,7 +95,7 @@ def test_what_was_handed_out_comes_back_first_and_what_has_an_end_is_told(tmp_pa
 def test_a_diverged_trial_is_pruned_and_a_failed_one_fails() -> None:
     spec, storage = make_spec(), InMemoryStorage()
     ledger = Ledger(storage, spec)
-    ledger.open_stage("search", stages.search_trials(spec), [])
+    ledger.open_stage("search", stages.search_slots(spec), [])
     first, second, third = (ledger.ask("search") for _ in range(3))
     assert first
     assert second
@@ -108,16 +108,16 @@ def test_a_diverged_trial_is_pruned_and_a_failed_one_fails() -> None:
         frozen = storage.get_all_trials(study._study_id)[0]
         told[study.study_name] = (frozen.state, frozen.values)
     assert told == {
-        "tiny/sgd/search": (TrialState.PRUNED, None),
-        "tiny/sam_all/search": (TrialState.FAIL, None),
-        "tiny/sam_on/search": (TrialState.COMPLETE, [71.5]),
+        "tiny/sam_all/search": (TrialState.PRUNED, None),
+        "tiny/sam_on/search": (TrialState.FAIL, None),
+        "tiny/sgd/search": (TrialState.COMPLETE, [71.5]),
     }
 
 
 def test_threads_that_ask_and_tell_never_get_one_trial_twice() -> None:
     spec = make_spec("tune.trials_per_arm=20")
     ledger = Ledger(InMemoryStorage(), spec)
-    ledger.open_stage("search", stages.search_trials(spec), [])
+    ledger.open_stage("search", stages.search_slots(spec), [])
     handed: list[str] = []
 
     def work() -> None:
@@ -166,6 +166,9 @@ class Fragile(InMemoryStorage):
 
     def set_trial_param(self, *arguments: Any, **keywords: Any) -> None:
         self._write("set_trial_param", *arguments, **keywords)
+
+    def set_trial_user_attr(self, *arguments: Any, **keywords: Any) -> None:
+        self._write("set_trial_user_attr", *arguments, **keywords)
 
     def set_trial_state_values(self, *arguments: Any, **keywords: Any) -> bool:
         return bool(self._write("set_trial_state_values", *arguments, **keywords))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +39,35 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
         preflight.writable(Home(tmp_path / "file", "tiny"))
     preflight.writable(Home(tmp_path / "new" / "deep", "tiny"))
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "new" / "deep", "tiny")
+    preflight.room(home)
+    asked: list[Path] = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=99_999_999)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    with pytest.raises(SpecError, match="only 99 MB are free there, a study needs 100 MB"):
+        preflight.room(home)
+    assert asked == [tmp_path]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpus_that_nobody_will_use_are_one_line() -> None:
+    told: list[str] = []
+    idle, used = make_spec().resources, make_spec("resources.gpu=0.5").resources
+    preflight.note_idle_gpus(idle, {"CPU": 8.0}, told.append)
+    preflight.note_idle_gpus(used, {"CPU": 8.0, "GPU": 2.0}, told.append)
+    assert told == []
+    preflight.note_idle_gpus(idle, {"CPU": 8.0, "GPU": 2.0}, told.append)
+    [line] = told
+    assert line.startswith("resources.gpu is 0: the 2 GPU of this cluster will not be used")
 
 
 def test_a_study_does_not_go_on_with_other_images(tmp_path: Path) -> None:

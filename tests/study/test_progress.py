@@ -7,12 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
-from study import stages
 from study.plan import show
 from study.progress import Progress
 from study.records import End, Epoch, Status
 from study.simulate import Simulation
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import confirm_trials, make_spec, search_trials
 from tests.study.test_simulated_studies import truth
 
 
@@ -30,7 +29,7 @@ def printed(of: Console) -> str:
 @pytest.mark.parametrize("terminal", [True, False])
 def test_it_counts_what_ended_and_shows_what_runs(terminal: bool) -> None:
     spec = make_spec("study=a_study")
-    trial = next(t for t in stages.search_trials(spec) if t.arm == "sam_on")
+    trial = next(t for t in search_trials(spec) if t.arm == "sam_on")
     shown = console(terminal=terminal)
     with Progress(spec, shown, at_once=2) as progress:
         progress.stage("search", Simulation(spec, truth).run(3))
@@ -85,7 +84,7 @@ def test_the_best_so_far_is_a_mean_where_only_seeds_differ_and_never_diverged() 
     shown = console(terminal=True)
     progress = Progress(spec, shown, at_once=2)
     accuracies = {"sgd": (80.0, 90.0), "sam_all": (99.0, 70.0), "sam_on": (60.0, 65.0)}
-    for trial in stages.search_trials(spec):
+    for trial in search_trials(spec):
         accuracy = accuracies[trial.arm][trial.index]
         status: Status = "diverged" if accuracy == 99.0 else "finished"
         progress.start(trial, 0.0)
@@ -115,7 +114,7 @@ def test_time_left_is_never_below_nothing() -> None:
     shown = console(terminal=True)
     progress = Progress(spec, shown, at_once=2)
     progress.stage("confirm", Simulation(spec, truth).run(8))
-    last = stages.confirm_trials(spec, {"sam_on": {"rho": 1.0}})[1]
+    last = confirm_trials(spec, {"sam_on": {"rho": 1.0}})[1]
     progress.start(last, 0.0)
     progress.epoch(Epoch(last.name, 3, {"validation_accuracy": 77.0}, 102.0))
     left = progress._time_left()

@@ -16,10 +16,10 @@ from study.journal import Journal, RecordError
 from study.ledger import Ledger
 from study.recorder import Recorder
 from study.records import End, Epoch, Trial
-from tests.study.synthetic import HEADER, make_spec
+from tests.study.synthetic import HEADER, make_spec, search_trials
 
 SPEC = make_spec()
-TRIALS = stages.search_trials(SPEC)
+TRIALS = search_trials(SPEC)
 
 
 def end(trial: Trial) -> End:
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def ledger() -> Ledger:
     ledger = Ledger(InMemoryStorage(), SPEC)
-    ledger.open_stage("search", TRIALS, [])
+    ledger.open_stage("search", stages.search_slots(SPEC), [])
     while ledger.ask("search") is not None:
         pass
     return ledger

@@ -82,7 +82,7 @@ def write_journal(folder: Path, contents: Contents) -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    report.write(folder, SPEC, make_contents(SPEC, notes=["a node was lost"]))
+    report.write(folder, [SPEC], make_contents(SPEC, notes=["a node was lost"]))
     return folder
 
 
@@ -142,7 +142,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         for key, trial in contents.trials.items()
     }
     report.write(
-        tmp_path, hostile, replace(contents, ends={**contents.ends, name: end}, trials=trials)
+        tmp_path, [hostile], replace(contents, ends={**contents.ends, name: end}, trials=trials)
     )
     found = page(tmp_path)
     assert not {"script", "img"} & set(found.tags)
@@ -153,7 +153,7 @@ def test_the_same_results_give_the_same_bytes(written: Path, tmp_path: Path) -> 
     contents = make_contents(SPEC, notes=["a node was lost"])
     later = {name: time + 1e6 for name, time in contents.started.items()}
     shuffled = dict(reversed(list(contents.trials.items())))
-    report.write(tmp_path, SPEC, replace(contents, started=later, trials=shuffled))
+    report.write(tmp_path, [SPEC], replace(contents, started=later, trials=shuffled))
     first, second = files(written), files(tmp_path)
     for name in ("verdict.json", "trials.csv", "plots/rho.svg", "plots/differences.svg"):
         assert first[name] == second[name]
@@ -161,10 +161,10 @@ def test_the_same_results_give_the_same_bytes(written: Path, tmp_path: Path) -> 
 
 
 def test_writing_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    report.write(tmp_path, SPEC, make_contents(SPEC, upto=14))
+    report.write(tmp_path, [SPEC], make_contents(SPEC, upto=14))
     assert json.loads((tmp_path / "verdict.json").read_text())["complete"] is False
     before = set(files(tmp_path))
-    report.write(tmp_path, SPEC, make_contents(SPEC))
+    report.write(tmp_path, [SPEC], make_contents(SPEC))
     assert json.loads((tmp_path / "verdict.json").read_text())["complete"] is True
     assert before <= set(files(tmp_path))
     assert not list(tmp_path.rglob("*.tmp")) + list(tmp_path.rglob(".*"))
@@ -173,22 +173,22 @@ def test_writing_again_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("upto", [0, 6, 13])
 def test_a_half_finished_study_has_a_report(upto: int, tmp_path: Path) -> None:
-    verdict = report.write(tmp_path, SPEC, make_contents(SPEC, upto=upto))
-    assert not verdict.complete
+    [judged] = report.write(tmp_path, [SPEC], make_contents(SPEC, upto=upto))
+    assert not judged.verdict.complete
     assert "Nothing can be concluded" in page(tmp_path).words
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_study_where_everything_diverged_has_a_report(tmp_path: Path) -> None:
-    verdict = report.write(tmp_path, SPEC, make_contents(SPEC, lambda trial: math.nan))
-    assert verdict.complete
+    [judged] = report.write(tmp_path, [SPEC], make_contents(SPEC, lambda trial: math.nan))
+    assert judged.verdict.complete
     assert "sgd: 6 confirm trials diverged" in page(tmp_path).words
 
 
 @pytest.mark.filterwarnings("error")
 def test_choices_of_rho_with_zero_among_them_are_plotted(tmp_path: Path) -> None:
     spec = make_spec("search.rho={choices: [0.0, 0.5, 1.0]}")
-    report.write(tmp_path, spec, make_contents(spec, lambda trial: 90.0))
+    report.write(tmp_path, [spec], make_contents(spec, lambda trial: 90.0))
     assert (tmp_path / "plots" / "rho.svg").exists()
 
 
@@ -199,7 +199,7 @@ def test_what_is_printed_reads_at_80_columns_and_ends_with_the_sentence() -> Non
     contents = make_contents(SPEC, truth)
     verdict = decide(SPEC, contents.results)
     console = Console(width=80, file=io.StringIO())
-    report.print_result(console, SPEC, contents, verdict)
+    report.print_result(console, report.judge([SPEC], contents), contents)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= 80
     joined = " ".join(text.split())
@@ -212,9 +212,9 @@ def test_another_analysis_than_the_planned_one_is_told(tmp_path: Path) -> None:
     contents = make_contents(SPEC)
     planned = replace(contents, header={**contents.header, "plan": plan_hash(SPEC)})
     other = replace(contents, header={**contents.header, "plan": "0" * 64})
-    verdict = decide(SPEC, contents.results)
-    assert "not the one planned" not in " ".join(report.warnings(SPEC, planned, verdict))
-    assert "not the one planned" in report.warnings(SPEC, other, verdict)[0]
+    fine = report.warnings(report.judge([SPEC], planned), planned)
+    assert "not the one planned" not in " ".join(fine)
+    assert "not the one planned" in report.warnings(report.judge([SPEC], other), other)[0]
 
 
 def test_the_command_rebuilds_the_same_report_from_the_journal(

@@ -8,6 +8,7 @@ import pytest
 
 from study import resolve
 from study.spec import Spec
+from study.stages import example_configs
 from study.yamlfile import Document, SpecError
 from tests.study.command import SPEC
 from tests.study.synthetic import make_spec
@@ -68,6 +69,23 @@ def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -
         ("workload.data.name=imagefolder", "give its path, --set workload.data.root=PATH"),
         ("workload.model={name: timm/resnet18, width: 4}", "timm/resnet18 takes no width"),
         ("workload.model.name=timm/../x", "unknown model 'timm/../x'"),
+        ("workload.model={name: vit, width: 4}", "vit takes no width"),
+        ("workload.model.depth=3", "unknown key 'depth'; allowed: name, width"),
+        ("workload.model={depth: 3}", "unknown key 'depth'; allowed: name, width"),
+        ("workload.model.name=my.nets.make", "unknown model 'my.nets.make'; allowed: resnet8, "),
+        ("workload.model.name='my.nets:'", "vit, timm/NAME, MODULE:CALLABLE"),
+        ("workload.model.name='my nets:make'", "unknown model 'my nets:make'"),
+        ("workload.model.name=my/nets.py:make", "unknown model 'my/nets.py:make'"),
+        ("workload.model.name=a:b:c", "unknown model 'a:b:c'"),
+        ("workload.model.name=.nets:make", "unknown model '.nets:make'"),
+        ("workload.model={name: a:b, depth: [1]}", "depth: must be a number, a word, true or"),
+        ("workload.model={name: a:b, depth: null}", "workload.model.depth: must be a number, a"),
+        ("workload.model={name: a:b, image_size: 8}", "model.image_size: comes from the data set"),
+        ("workload.data.name=my.data", "unknown data set 'my.data'; allowed: digits, cifar10,"),
+        ("workload.data={name: a:b, validation_size: 9, image_size: 8}", "a:b takes no image_size"),
+        ("workload.data={name: a:b, validation_size: 9, augment: flip}", "augmentation for a:b"),
+        ("workload.data={name: cifar10, validation_size: 50000}", "ask for 50001 images"),
+        ("workload.data={name: cifar100, validation_size: 9, image_size: 32}", "no image_size"),
         ("workload.optimizer.lr=0", "must be above 0, not 0"),
         ("workload.optimizer.momentum=1", "must be below 1, not 1"),
         ("workload.epochs=0", "must be at least 1, not 0"),
@@ -170,7 +188,7 @@ def test_an_arm_may_override_the_search_and_set_options() -> None:
     assert on.search["lr"].choices == [0.5]
     assert (on.search["rho"].low, on.search["rho"].high, on.search["rho"].log) == (1, 2, False)
     assert spec.arms["sgd"].search.keys() == {"lr"}
-    assert asam.options == {"eta": 1.0, "normalize_bias": True, "bn_statistics": "first"}
+    assert asam.methods[0].options == {"eta": 1.0, "normalize_bias": True, "bn_statistics": "first"}
     assert list(asam.search) == ["rho", "lr", "normalize_bias"]
     assert (asam.search["rho"].low, asam.search["rho"].high) == (0.6, 30)
 
@@ -196,7 +214,7 @@ def test_suggested_ranges_are_those_of_the_design(
 def test_cross_adds_the_product_beside_the_arms() -> None:
     spec = make_spec("cross={variant: [asam], perturb: [all, norm]}")
     assert list(spec.arms) == ["sgd", "sam_all", "sam_on", "asam_all", "asam_norm"]
-    assert (spec.arms["asam_norm"].variant, spec.arms["asam_norm"].perturb) == ("asam", "norm")
+    assert [m.title for m in spec.arms["asam_norm"].methods] == ["asam on norm"]
     alone = make_spec(
         "arms={}",
         "cross={variant: [sam, asam], perturb: [all]}",
@@ -235,6 +253,39 @@ def test_the_hash_does_not_cover_where_the_images_lie() -> None:
     here = make_spec(images, "workload.data.root=/here")
     assert make_spec(images, "workload.data.root=/there").hash == here.hash
     assert make_spec(images, "workload.data.root=/here", "workload.data.image_size=8") != here
+
+
+def test_a_model_of_ones_own_takes_options_which_the_hash_covers() -> None:
+    model = "workload.model={name: my.nets:make, depth: 3, scale: 0.5, kind: wide, bias: true}"
+    spec = make_spec(model)
+    fields = example_configs(spec)["sgd"]
+    assert fields["model"] == "my.nets:make"
+    assert fields["model_options"] == {"depth": 3, "scale": 0.5, "kind": "wide", "bias": True}
+    assert Spec.model_validate(json.loads(json.dumps(spec.model_dump()))) == spec
+    hashes = {
+        make_spec(model, *more).hash
+        for more in ((), ("workload.model.depth=4",), ("workload.model.name=my.nets:other",))
+    }
+    assert len(hashes) == 3
+    assert make_spec("workload.model={name: a:b, width: 3}").workload.model.width == 3
+    assert make_spec("workload.model={name: a:b}").workload.model.width is None
+
+
+def test_data_of_ones_own_is_named_by_import_path() -> None:
+    own = "workload.data={name: my.data:load, validation_size: 100000}"
+    spec = make_spec(own, "workload.data.root=/images")
+    assert (spec.workload.data.root, spec.workload.data.augment) == ("/images", "none")
+    assert make_spec(own, "workload.data.augment=crop_flip").workload.data.augment == "crop_flip"
+    # How many images there are is not known before they are loaded.
+    assert make_spec(own).workload.data.train_size is None
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_needs_no_root_and_is_mirrored(name: str) -> None:
+    data = f"workload.data={{name: {name}, validation_size: 5000}}"
+    spec = make_spec(data)
+    assert (spec.workload.data.root, spec.workload.data.augment) == (None, "crop_flip")
+    assert make_spec(data, "workload.data.root=/images").hash == spec.hash
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from study import preflight, run
+from study import execution, journal, preflight, run
 from study.home import Home
+from study.records import End, Status
 from study.resolve import load
+from study.spec import Spec
 from study.verdict import decide
 from tests.study.command import SPEC
+from tests.study.synthetic import search_trials
 from tests.study.test_preflight import FACTS
 
 
@@ -35,6 +39,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
         (["--plan", "--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
         (["--time"], "--time goes with --plan"),
+        (["other.yaml"], "other.yaml: one SPEC at a time; only --smoke takes several"),
+        (["--smoke", "--set", "confirm.seeds=0"], "confirm.seeds: must be at least 2, not 0"),
+        (["other.yaml", "--smoke"], "other.yaml: no such file"),
         (["--tracking-uri", "ftp://x"], "unknown kind of store"),
         (["--tracking-uri", "./mlruns"], "MLflow gave up its store of plain files"),
         (["--out", "/dev/null/x"], "/dev/null/x/norm_vs_all: cannot be written"),
@@ -88,7 +95,7 @@ def test_a_study_with_its_verdict_is_reported_without_ray(
     spec, home = load(SPEC), Home(here / "studies", "norm_vs_all")
     with home.claimed(), preflight.opened(home, spec, FACTS) as journal:
         plain = decide(spec, []).plain()
-        journal.append({"kind": "verdict", "verdict": plain, "time": 0.0})
+        journal.append({"kind": "verdict", "number": 0, "verdict": plain, "time": 0.0})
     # Nothing was measured, so nothing is concluded: exit code 1.
     assert run.main([str(SPEC)]) == 1
     told = capsys.readouterr()
@@ -114,6 +121,47 @@ def test_the_plan_names_arms_and_costs_and_starts_nothing(
     assert run.main([str(SPEC), "--plan", "--set", images]) == 0
     assert "unknown" in capsys.readouterr().out
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(("failing", "code"), [("", 0), ("smoke_norm_vs_all/sgd/search/0", 1)])
+def test_a_smoke_run_ends_with_1_where_a_trial_failed_and_keeps_nothing(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failing: str,
+    code: int,
+) -> None:
+    homes: list[Home] = []
+
+    def finish(spec: Spec, extension: None, home: Home, *others: object) -> None:
+        homes.append(home)
+        with home.claimed(), preflight.opened(home, spec, FACTS) as records:
+            for trial in search_trials(spec):
+                records.append(journal.start_line(trial, 0.0))
+                status: Status = "failed" if trial.name == failing else "diverged"
+                records.append(journal.end_line(End(trial.name, status, "", {}, 1, 1.0)))
+        quiet = next(each for each in others if isinstance(each, Console))
+        quiet.print("an accuracy that means nothing")
+
+    monkeypatch.setattr(execution, "finish", finish)
+    assert run.main([str(SPEC), str(SPEC), "--smoke"]) == code
+    told = capsys.readouterr()
+    assert told.err == ""
+    said = f"smoke_norm_vs_all: 4 trials ran, {code} failed; no verdict"
+    assert told.out.splitlines() == 2 * [
+        "smoke_norm_vs_all: sgd and sam_all, a few digits as digits",
+        said,
+    ]
+    assert len({home.folder for home in homes}) == 2
+    assert not [home for home in homes if home.out.parent.exists()]
+    assert list(here.iterdir()) == []
+
+
+def test_a_smoke_run_is_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(SPEC), "--smoke", "--plan"])
+    assert ended.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_the_help_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from study.ledger import Ledger, open_file
 from study.records import End, Result, Trial
 from study.simulate import Answer, Simulation
 from study.spec import Spec
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import confirm_trials, make_spec, search_trials
 
 BEST = {"sam_all": 0.2, "sam_on": 2.0}
 
@@ -136,10 +136,10 @@ def test_ties_go_to_the_lower_index() -> None:
 
 def test_seeds_are_those_of_the_design() -> None:
     spec = make_spec("tune.seed=5", "arms.sam_on.seed_offset=1000")
-    search = {(t.arm, t.index): t.seed for t in stages.search_trials(spec)}
+    search = {(t.arm, t.index): t.seed for t in search_trials(spec)}
     assert [search["sgd", i] for i in range(4)] == [5, 6, 7, 8]
     assert [search["sam_on", i] for i in range(4)] == [5, 5, 5, 5]
-    confirm = stages.confirm_trials(spec, {"sam_all": {"rho": 1.0}, "sam_on": {"rho": 1.0}})
+    confirm = confirm_trials(spec, {"sam_all": {"rho": 1.0}, "sam_on": {"rho": 1.0}})
     assert [t.seed for t in confirm] == [
         *(100_005 + i for i in range(6)),
         *(101_005 + i for i in range(6)),
@@ -219,7 +219,7 @@ def test_turns_go_round_the_arms() -> None:
 def test_a_ledger_file_with_a_torn_last_line_goes_on(tmp_path: Path) -> None:
     spec, path = make_spec(), tmp_path / "ledger.log"
     ledger = Ledger(open_file(path), spec)
-    ledger.open_stage("search", stages.search_trials(spec), [])
+    ledger.open_stage("search", stages.search_slots(spec), [])
     first = ledger.ask("search")
     assert first is not None
     end = End(first.name, "finished", "", {"validation_accuracy": 50.0}, 3, 0.0)
@@ -227,7 +227,7 @@ def test_a_ledger_file_with_a_torn_last_line_goes_on(tmp_path: Path) -> None:
     second = ledger.ask("search")
     path.write_bytes(path.read_bytes() + b'{"op_code": 4, "wor')
     again = Ledger(open_file(path), spec)
-    again.open_stage("search", stages.search_trials(spec), [Result(first, end)])
+    again.open_stage("search", stages.search_slots(spec), [Result(first, end)])
     handed = [again.ask("search") for _ in range(12)]
     assert second in handed
     assert first not in handed

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from study import space
-from study.spec import Arm, Span, Spec
+from study.spec import Arm, Method, Span, Spec
 from tests.reference import points as reference
 from tests.study.synthetic import make_spec
 
@@ -86,11 +86,12 @@ def test_every_point_lies_in_the_range_as_optuna_understands_it(
         step = float(round(step))
     assume(step is None or step > 0)
     span = Span(low=low, high=high, log=kind == "log", step=step)
-    assume(space.span_problem(key, span, "sam", "qmc") is None)
+    assume(space.span_problem(key, span, None, "qmc") is None)
     value = space.at(key, span, u)
     assert isinstance(value, int if key in space.WHOLE else float)
     assert low <= value <= high
-    arm = Arm(variant="sam", perturb="all", options={}, search={key: span}, trials=1, seed_offset=0)
+    method = Method(variant="sam", perturb="all", options={})
+    arm = Arm(methods=[method], search={key: span}, trials=1, seed_offset=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         distribution = space.distributions(arm)[key]
@@ -124,8 +125,8 @@ def test_a_grid_covers_the_product_of_numbers_words_and_whole_numbers() -> None:
         itertools.product([0.1, 2], [8, 12, 16], ["first", "none"])
     )
     assert all(type(p["batch_size"]) is int for p in points)
-    assert space.grid_size(spec.arms["sam_on"]) == len(points) == spec.arms["sam_on"].trials
-    assert space.grid_size(spec.arms["sgd"]) == 1
+    assert len(space.grid(spec.arms["sam_on"])) == len(points) == spec.arms["sam_on"].trials
+    assert space.grid(spec.arms["sgd"]) == [{}]
     assert space.points(spec, "sgd") == [{}] * 12
 
 

@@ -13,7 +13,7 @@ from study.course import Course
 from study.ledger import Ledger, open_file
 from study.records import End, Result, Status, Trial
 from study.stages import Plan
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import confirm_trials, make_spec, search_trials
 
 
 def result(index: int, accuracy: float, status: Status = "finished") -> Result:
@@ -38,19 +38,19 @@ def test_the_best_trial_is_chosen(results: list[Result], rho: float | None) -> N
 
 
 def test_a_diverged_trial_is_no_measurement() -> None:
-    assert decide.tell(result(0, 50).end) == ("COMPLETE", 50)
-    assert decide.tell(result(0, 10, "diverged").end) == ("PRUNED", None)
-    assert decide.tell(result(0, 0, "failed").end) == ("FAIL", None)
+    assert decide.tell([result(0, 50).end], "qmc") == ("COMPLETE", 50)
+    assert decide.tell([result(0, 10, "diverged").end], "tpe") == ("PRUNED", None)
+    assert decide.tell([result(0, 0, "failed").end], "gp") == ("FAIL", None)
 
 
 def test_an_arm_without_a_search_measures_the_noise_between_seeds_and_is_confirmed() -> None:
     spec = make_spec("tune.seed=3", "tune.trials_per_arm=2")
-    sgd = [trial for trial in stages.search_trials(spec) if trial.arm == "sgd"]
+    sgd = [trial for trial in search_trials(spec) if trial.arm == "sgd"]
     assert [(t.name, t.seed, t.hyperparameters) for t in sgd] == [
         ("tiny/sgd/search/0", 3, {}),
         ("tiny/sgd/search/1", 4, {}),
     ]
-    [first, *_] = stages.confirm_trials(spec, {"sgd": {}})
+    [first, *_] = confirm_trials(spec, {"sgd": {}})
     assert (first.name, first.seed) == ("tiny/sgd/confirm/0", 100_003)
 
 
@@ -63,7 +63,7 @@ def test_a_training_gets_what_the_workload_fixes_and_the_search_overrides() -> N
         "search.batch_size={choices: [32]}",
         "arms.asam.search={bn_statistics: {choices: [both]}}",
     )
-    for trial in stages.search_trials(spec):
+    for trial in search_trials(spec):
         config = Config(**stages.training_config(spec, trial))
         assert config.lr == trial.hyperparameters["lr"]
         assert config.rho == trial.hyperparameters.get("rho")
@@ -73,12 +73,13 @@ def test_a_training_gets_what_the_workload_fixes_and_the_search_overrides() -> N
         if trial.arm == "asam":
             assert config.options["eta"] == 0.5
             assert config.options["bn_statistics"] == "both"
-        assert config.perturb == ("none" if trial.arm == "sgd" else spec.arms[trial.arm].perturb)
-    assert spec.arms["asam"].options["bn_statistics"] == "first"
-    example = Config(**stages.example_config(spec, "asam"))
-    first = next(t for t in stages.search_trials(spec) if t.arm == "asam")
+        [method] = spec.arms[trial.arm].methods
+        assert config.perturb == method.perturb
+    assert spec.arms["asam"].methods[0].options["bn_statistics"] == "first"
+    example = Config(**stages.example_configs(spec)["asam"])
+    first = next(t for t in search_trials(spec) if t.arm == "asam")
     assert example == Config(**stages.training_config(spec, first))
-    assert {f.name for f in dataclasses.fields(Config)} == set(stages.example_config(spec, "sgd"))
+    assert {f.name for f in dataclasses.fields(Config)} == set(stages.example_configs(spec)["sgd"])
 
 
 def test_gradient_evaluations_count_whole_batches_and_the_cost_of_a_step() -> None:
@@ -97,7 +98,7 @@ def test_a_course_waits_while_a_trial_is_out_and_begins_each_stage_once(tmp_path
     def begins(plan: Plan, so_far: Sequence[Result]) -> None:
         begun.append((plan.stage, len(so_far)))
 
-    course = Course(spec, ledger, lambda: list(results), begins)
+    course = Course([spec], ledger, lambda: list(results), begins, lambda trial: None)
 
     def ends(trial: object) -> None:
         assert isinstance(trial, Trial)

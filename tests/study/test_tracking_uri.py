@@ -99,5 +99,11 @@ def test_secrets_are_taken_out_of_error_messages() -> None:
     assert "db.example" in told
 
 
+def test_the_name_of_a_databases_user_is_no_secret_but_a_token_is() -> None:
+    text = "no user u; is the server running?"
+    assert scrubbed(text, "postgresql://u@host/db") == text
+    assert scrubbed("no tok", "https://tok@host") == "no ***"
+
+
 def test_a_message_about_a_uri_without_secrets_stays_as_it_is() -> None:
     assert scrubbed("no host db", "http://db") == "no host db"

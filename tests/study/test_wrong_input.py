@@ -60,7 +60,7 @@ def changed(old: str, new: str) -> str:
         ("rho: suggested ", "rhu: suggested ", ["unknown search key 'rhu'", "did you mean 'rho'?"]),
         ("rho: suggested ", "lr: suggested ", ["only rho has suggested ranges"]),
         ("sampler: qmc", "sampler: grid", ["a grid needs points"]),
-        ("sampler: qmc", "sampler: tpe", ["unknown sampler 'tpe'"]),
+        ("sampler: qmc", "sampler: tree", ["unknown sampler 'tree'"]),
         ("trials_per_arm: 8", "trials_per_arm: 0", ["at least 1, not 0"]),
         ("seeds: 8", "seeds: 1", ["at least 2, not 1"]),
         ("baseline: sam_all", "baseline: sam_al", ["unknown arm 'sam_al'", "'sam_all'?"]),

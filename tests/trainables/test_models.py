@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from trainables.models import make_model
+from trainables.sam import perturbed_parameters
 
 
 def parameters(module: nn.Module) -> int:
@@ -129,7 +130,36 @@ def test_checking_a_timm_model_moves_no_statistics() -> None:
     assert all(step == 0 for step in steps)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "timm/resnet10t", "timm/vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    ("size", "channels", "patch", "count"), [(8, 1, 2, 202_186), (32, 3, 4, 208_074)]
+)
+def test_the_vit_has_its_parameters_of_which_1152_are_norm(
+    size: int, channels: int, patch: int, count: int
+) -> None:
+    model = make_model("vit", num_classes=10, in_channels=channels, image_size=size)
+    block = 2 * 2 * 64 + (64 + 1) * 3 * 64 + (64 + 1) * 64 + (64 + 1) * 256 + (256 + 1) * 64
+    positions = (size // patch) ** 2 + 1
+    embedding = (channels * patch**2 + 1) * 64 + (positions + 1) * 64
+    assert parameters(model) == 4 * block + embedding + 2 * 64 + (64 + 1) * 10 == count
+    norms = [parameter.numel() for _, parameter in perturbed_parameters(model, "norm")]
+    assert sum(norms) == 9 * 2 * 64 == 1152
+    assert model(torch.zeros(5, channels, size, size)).shape == (5, 10)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(16, 2), (20, 4), (96, 4)])
+def test_the_patches_of_the_vit_follow_the_size_of_the_image(size: int, patch: int) -> None:
+    model = make_model("vit", num_classes=10, in_channels=1, image_size=size)
+    [conv] = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert conv.kernel_size == conv.stride == (patch, patch)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(9, 2), (30, 4)])
+def test_an_image_that_the_patches_of_the_vit_do_not_fill_is_refused(size: int, patch: int) -> None:
+    with pytest.raises(ValueError, match=rf"not fill {size}x{size}; .* a multiple of {patch}$"):
+        make_model("vit", num_classes=10, in_channels=1, image_size=size)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "vit", "timm/resnet10t", "timm/vit_tiny_patch16_224"])
 def test_models_build_on_the_meta_device(name: str) -> None:
     with torch.device("meta"):
         model = make_model(name, num_classes=7, in_channels=3, image_size=32)
@@ -139,7 +169,9 @@ def test_models_build_on_the_meta_device(name: str) -> None:
 
 
 def test_a_name_of_no_known_form_is_refused_with_the_names_and_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"'resent20' is not one of resnet8, .*, timm/NAME") as e:
+    with pytest.raises(
+        ValueError, match=r"'resent20' is not one of resnet8, .*, vit, .*, MODULE:C"
+    ) as e:
         make_model("resent20", num_classes=10, in_channels=3, image_size=32)
     assert str(e.value).endswith("; did you mean resnet20?")
 
@@ -162,6 +194,12 @@ def test_images_that_a_timm_model_cannot_take_are_refused_with_their_size() -> N
 def test_a_width_for_a_timm_model_is_refused() -> None:
     with pytest.raises(ValueError, match="timm/resnet10t takes no width"):
         make_model("timm/resnet10t", num_classes=10, in_channels=3, image_size=32, width=16)
+
+
+def test_any_other_option_is_refused() -> None:
+    for name in ("resnet8", "vit", "timm/resnet10t"):
+        with pytest.raises(ValueError, match=f"{name} takes no depth"):
+            make_model(name, num_classes=10, in_channels=3, image_size=32, depth=2)
 
 
 def test_timm_is_imported_only_for_its_models() -> None:

@@ -53,16 +53,19 @@ def digest(training: Training) -> str:
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
 
 
+@pytest.mark.parametrize(("model", "options"), [("resnet8", {"width": 4}), ("vit", {})])
 def test_a_seed_gives_the_same_weights_whatever_ran_before(
-    digits: tuple[data.Images, data.Facts],
+    digits: tuple[data.Images, data.Facts], model: str, options: dict[str, int]
 ) -> None:
-    first = digest(trained(CONFIG, digits))
-    other = digest(trained(replace(CONFIG, seed=4), digits))
+    config = replace(CONFIG, model=model, model_options=options)
+    first = digest(trained(config, digits))
+    other = digest(trained(replace(config, seed=4), digits))
     torch.rand(7)
-    assert digest(trained(CONFIG, digits)) == first != other
+    assert digest(trained(config, digits)) == first != other
     source = (
         "from tests.trainables.test_training import *\n"
-        "deterministic(1)\nprint(digest(trained(CONFIG, data.load_pool('digits'))))"
+        f"config = replace(CONFIG, model={model!r}, model_options={options!r})\n"
+        "deterministic(1)\nprint(digest(trained(config, data.load_pool('digits'))))"
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
     assert done.stdout.strip() == first, done.stderr

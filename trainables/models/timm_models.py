@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 
 import timm
-import torch
 from torch import nn
+
+from trainables.models.probe import logits_shape
 
 
 def make_timm_model(name: str, num_classes: int, in_channels: int, image_size: int) -> nn.Module:
@@ -22,7 +23,7 @@ def make_timm_model(name: str, num_classes: int, in_channels: int, image_size: i
     images = f"{in_channels} x {image_size} x {image_size} images and {num_classes} classes"
     try:
         model = _create(name, num_classes, in_channels, image_size)
-        shape = _logits_shape(model, in_channels, image_size)
+        shape = logits_shape(model, in_channels, image_size)
     except Exception as error:  # timm's models fail in as many ways as there are models
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"timm/{name} does not take {images}: {reason}") from error
@@ -38,12 +39,3 @@ def _create(name: str, num_classes: int, in_channels: int, image_size: int) -> n
         arguments["img_size"] = image_size
     model: nn.Module = timm.create_model(name, **arguments)
     return model
-
-
-@torch.no_grad()
-def _logits_shape(model: nn.Module, in_channels: int, image_size: int) -> tuple[int, ...]:
-    """Shape of the output for one image; in evaluation mode, so that no statistics move."""
-    model.eval()
-    shape = tuple(model(torch.zeros(1, in_channels, image_size, image_size)).shape)
-    model.train()
-    return shape

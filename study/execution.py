@@ -1,0 +1,94 @@
+"""Runs on Ray every trial of a study that has not ended, stage by stage, and judges it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from rich.console import Console
+
+from study import preflight, report, stages
+from study.course import Course
+from study.engine import Engine
+from study.home import Home
+from study.journal import Journal
+from study.ledger import Ledger
+from study.ledger_store import Store
+from study.progress import Progress
+from study.recorder import Recorder
+from study.records import End, Result, Trial
+from study.report import Round
+from study.spec import Spec
+from study.stages import Plan
+from study.tracking_process import mirrored
+from study.tuning import Listener
+
+
+def finish(
+    spec: Spec,
+    extension: Spec | None,
+    home: Home,
+    store: Store,
+    uri: str,
+    engine: Engine,
+    console: Console,
+    warn: Callable[[str], None],
+) -> Sequence[Round]:
+    """Runs what is missing, writes report and verdict, and returns what they tell.
+
+    extension: the study with raised budgets, if that is what is to run. store: of the ledger. uri:
+    of the tracking store. console: for the live display. warn: told what the user should know.
+    """
+    with engine:
+        preflight.note_idle_gpus(spec.resources, engine.resources(), warn)
+        at_once, facts = engine.at_once(), engine.load_pool()
+        with (
+            home.claimed(),
+            preflight.opened(home, spec, facts, store.recorded) as journal,
+            mirrored(spec.study, home.out, uri, warn) as mirror,
+        ):
+            rounds = _rounds(home, journal, extension)
+            ledger = Ledger(store.open(), spec)
+            with (
+                Progress(rounds[-1], console, at_once) as progress,
+                Recorder(journal, ledger, on_error=engine.stop) as recorder,
+            ):
+
+                def results() -> Sequence[Result]:
+                    recorder.flush()
+                    return home.begun()[1].results
+
+                def begin(plan: Plan, so_far: Sequence[Result]) -> None:
+                    progress.stage(plan.stage, stages.of_round(rounds, len(rounds) - 1, so_far))
+                    if plan.stage == "confirm":
+                        preflight.note_undecodable(engine.load_test(), "test", recorder.note)
+
+                listeners: list[Listener] = [recorder, progress]
+                course = Course(rounds, ledger, results, begin, partial(spare, listeners))
+                engine.run(course, listeners)
+            judged = report.write(home.folder, rounds, home.begun()[1])
+            for number, each in enumerate(judged):
+                line = {"kind": "verdict", "number": number, "verdict": each.verdict.plain()}
+                journal.append({**line, "time": time.time()}, sync=True)
+            mirror.finish()
+            engine.close()  # while the mirror sends what is left
+            return judged
+
+
+def spare(listeners: Sequence[Listener], trial: Trial) -> None:
+    """Tells of a trial that is not run, because its configuration did badly on other seeds."""
+    now, reason = time.time(), "its configuration did badly on other seeds"
+    for listener in listeners:
+        listener.start(trial, now)
+        listener.end(End(trial.name, "pruned", reason, {}, 0, now))
+
+
+def _rounds(home: Home, journal: Journal, extension: Spec | None) -> list[Spec]:
+    """The planned study and its extensions; a new one is recorded before its first trial."""
+    rounds, _ = home.rounds()
+    if extension is not None and rounds[-1] != extension:
+        line = {"kind": "extend", "number": len(rounds), "spec": extension.model_dump()}
+        journal.append({**line, "time": time.time()}, sync=True)
+        rounds.append(extension)
+    return rounds

@@ -1,0 +1,44 @@
+"""Real services, started once for all tests here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.services import postgres
+from tests.services.postgres import Postgres
+from tests.services.tracking_server import TrackingServer
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    """A PostgreSQL server. Without one installed, tests are skipped, and fail where CI=1."""
+    folder = postgres.programs()
+    if folder is None:
+        say: Callable[[str], NoReturn] = pytest.fail if os.environ.get("CI") == "1" else pytest.skip
+        say("PostgreSQL's server is not installed; on Debian: apt-get install postgresql")
+    with postgres.serving(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def url(server: Postgres) -> str:
+    """The URL of a new, empty database."""
+    return server.url(server.database())
+
+
+@pytest.fixture(scope="session")
+def tracking(
+    server: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TrackingServer]:
+    """An MLflow server on PostgreSQL."""
+    database = server.url(server.database())
+    running = TrackingServer(database, tmp_path_factory.mktemp("tracking"))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
