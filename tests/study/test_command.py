@@ -31,6 +31,20 @@ QUICK = (
 TWO_ARMS = "arms={sam_all: {variant: sam}, sam_on: {variant: sam, perturb: norm}}"
 ONE_PAIR = "verdict={baseline: sam_all, equivalence_margin: 0.5}"
 EXACT = ("verdict.json", "trials.csv")
+FUSSY = """
+from trainables.models import make_model
+
+def make(num_classes, in_channels, image_size):
+    options = dict(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    net = make_model("resnet8", width=4, **options)
+
+    def refuse(module, images):
+        if module.training and len(images[0]) == 16:
+            raise ValueError("no batch of 16")
+
+    net.register_forward_pre_hook(refuse)
+    return net
+"""
 
 
 @pytest.fixture(scope="module")
@@ -208,13 +222,15 @@ def mirrored_runs(folder: Path) -> list[Any]:
 
 
 def test_a_diverged_and_a_failed_trial_end_as_such_and_the_study_goes_on(tmp_path: Path) -> None:
-    # A step of 1e30 overflows; a batch larger than the training set cannot be built.
+    # A step of 1e30 overflows; the model fails in training where a batch has 16 images.
+    (tmp_path / "fussy.py").write_text(FUSSY)
     searches = (
+        "workload.model={name: fussy:make}",
         TWO_ARMS,
         ONE_PAIR,
         "arms.sam_all.search={rho: {choices: [0.1]}, lr: {choices: [1.0e+30]}}",
         "arms.sam_all.trials=1",
-        "arms.sam_on.search={rho: {choices: [0.1]}, batch_size: {choices: [32, 999]}}",
+        "arms.sam_on.search={rho: {choices: [0.1]}, batch_size: {choices: [32, 16]}}",
         "arms.sam_on.trials=2",
         "tune={sampler: grid}",
         "search={}",
@@ -233,7 +249,7 @@ def test_a_diverged_and_a_failed_trial_end_as_such_and_the_study_goes_on(tmp_pat
     assert verdict["without_diverged"]
     [note] = journal_lines(tmp_path / "studies/quick", kind="note")
     assert "failed 4 times, the last time: " in note["text"]
-    assert "batch_size 999 is more than the 128 training images" in note["text"]
+    assert "no batch of 16" in note["text"]
 
 
 @pytest.fixture
