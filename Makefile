@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: study test check smoke lint types clean
+.PHONY: study test check exhaustive smoke lint types clean
 
 study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
@@ -12,7 +12,11 @@ test: lint types
 	$(BIN)/python -m pytest
 
 check: smoke
-	$(BIN)/python -m pytest tests/services
+	$(BIN)/python -m pytest tests/services tests/cross
+
+# Every variant on every subset in every model: about an hour on one core.
+exhaustive: .venv/installed-test
+	EXHAUSTIVE=1 $(BIN)/python -m pytest tests/cross
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

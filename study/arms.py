@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from study.records import Value
 from study.space import span_problem
 from study.spec import (
     METHOD_KEYS,
+    NAME,
     SEARCH_KEYS,
     Arm,
     Count,
@@ -30,10 +32,31 @@ _SUGGESTED = Span()
 """Stands for the range of the catalog until the arm's methods are known."""
 
 
+def _refused(text: str) -> PydanticCustomError:
+    return PydanticCustomError("choice", "{text}", {"text": text})
+
+
+def _subset(value: Any) -> str:
+    """The one string that names the subset given as a word or as a list of words."""
+    try:
+        return catalog.subsets.canonical(value)
+    except ValueError as error:
+        raise _refused(str(error)) from None
+
+
+Subset = Annotated[str, BeforeValidator(_subset)]
+
+
 class _Choices(Part):
-    """Words that the search chooses from."""
+    """Variants that the search chooses from."""
 
     choices: Annotated[list[str], Field(min_length=1)]
+
+
+class _Subsets(Part):
+    """Subsets that the search chooses from."""
+
+    choices: Annotated[list[Subset], Field(min_length=1)]
 
 
 def _one_or_choices(value: Any) -> Any:
@@ -41,7 +64,19 @@ def _one_or_choices(value: Any) -> Any:
         return {"choices": [value]}
     if not isinstance(value, dict):
         text = f"must be a word, or choices: [WORD, ...] for the search, not {value!r}"
-        raise PydanticCustomError("choice", "{text}", {"text": text})
+        raise _refused(text)
+    return value
+
+
+def _union_or_choices(value: Any) -> Any:
+    if isinstance(value, (str, list)):
+        return {"choices": [_subset(value)]}
+    if not isinstance(value, dict):
+        text = (
+            "must be a word, a list of words (their union), or choices: [SUBSET, ...] for the "
+            f"search, not {value!r}"
+        )
+        raise _refused(text)
     return value
 
 
@@ -52,7 +87,7 @@ class Entry(Part):
     extra_keys = True
 
     variant: Annotated[_Choices, BeforeValidator(_one_or_choices)]
-    perturb: Annotated[_Choices, BeforeValidator(_one_or_choices)] | None = None
+    perturb: Annotated[_Subsets, BeforeValidator(_union_or_choices)] | None = None
     search: dict[str, Any] = Field(default={})
     trials: Count | None = None
     seed_offset: Seed = 0
@@ -62,7 +97,7 @@ class Cross(Part):
     """Variants and subsets whose product is added as arms."""
 
     variant: Annotated[list[str], Field(min_length=1)]
-    perturb: Annotated[list[str], Field(min_length=1)]
+    perturb: Annotated[list[Subset], Field(min_length=1)]
 
 
 class Arms(Checked):
@@ -96,7 +131,7 @@ class Arms(Checked):
         }
         if self.cross is not None:
             for variant, perturb in itertools.product(self.cross.variant, self.cross.perturb):
-                name = f"{variant}_{perturb}"
+                name = f"{variant}_{catalog.subsets.slug(perturb)}"
                 if name in given:
                     raise self.fail(f"makes the arm '{name}' a second time", "cross")
                 if variant == "none":
@@ -105,9 +140,9 @@ class Arms(Checked):
                 if variant not in catalog.VARIANTS:
                     text = not_in("variant", variant, catalog.VARIANTS)
                     raise self.fail(text, "cross", "variant", self.cross.variant.index(variant))
-                if perturb not in catalog.SUBSETS:
-                    text = not_in("subset", perturb, catalog.SUBSETS)
-                    raise self.fail(text, "cross", "perturb", self.cross.perturb.index(perturb))
+                if re.fullmatch(NAME, name) is None:
+                    text = f"makes an arm name above 64 characters of '{perturb}'; name it yourself"
+                    raise self.fail(f"{text} under arms", "cross")
                 entry = {"variant": variant, "perturb": perturb}
                 given[name] = (Entry.model_validate(entry), ("cross",))
         if len(given) < 2:
@@ -123,6 +158,8 @@ class Arms(Checked):
             for perturb in perturbs
         ]
         search = self.search(entry, methods, place)
+        if search.get("rho") is _SUGGESTED:
+            self.check_suggested(methods, search, place)
         if len(methods) > 1 and search["rho"] is _SUGGESTED:
             methods = [method.model_copy(update={"rho": _suggested(method)}) for method in methods]
             search["rho"] = Span(low=0.0, high=1.0)
@@ -134,6 +171,22 @@ class Arms(Checked):
             trials=entry.trials or 0,
             seed_offset=entry.seed_offset,
         )
+
+    def check_suggested(
+        self, methods: Sequence[Method], search: Mapping[str, Span], place: Place
+    ) -> None:
+        """Refuses `rho: suggested` where no range is established."""
+        if searched := [key for key in ("geometry", "ascent", "density") if key in search]:
+            text = f"rho has no suggested range where {searched[0]} is searched; give low and high"
+            raise self.document.error(place, text)
+        for method in methods:
+            kind = catalog.subsets.kind(method.perturb)
+            if catalog.suggested(method.variant, method.options, kind) is None:
+                text = (
+                    f"no range of rho is established for {method.title}; give it its own: "
+                    "search: {rho: {low: ..., high: ..., log: true}}"
+                )
+                raise self.document.error(place, text)
 
     def words(self, entry: Entry, place: Place) -> tuple[list[str], list[str]]:
         """The variants and subsets of an arm, each in the order of the file."""
@@ -148,7 +201,7 @@ class Arms(Checked):
             text = "variant none perturbs nothing, so nothing of it is to choose; give it its arm"
             raise self.document.error((*place, "variant"), text)
         perturbs = ["all"] if entry.perturb is None else entry.perturb.choices
-        self.known("subset", perturbs, catalog.SUBSETS, (*place, "perturb"))
+        self.once(perturbs, (*place, "perturb"))
         return variants, perturbs
 
     def known(
@@ -157,6 +210,9 @@ class Arms(Checked):
         for word in words:
             if word not in allowed:
                 raise self.document.error(place, not_in(what, word, allowed))
+        self.once(words, place)
+
+    def once(self, words: Sequence[str], place: Place) -> None:
         if len(set(words)) < len(words):
             raise self.document.error(place, "choices must name each word once")
 
@@ -167,7 +223,8 @@ class Arms(Checked):
         variant that has it."""
         known = {name: catalog.VARIANTS[name].options for name in variants}
         resolved: dict[str, dict[str, Value]] = {
-            name: {key: option.default for key, option in options.items()}
+            # What is not set by default, as m, is not among them.
+            name: {k: option.default for k, option in options.items() if option.default is not None}
             for name, options in known.items()
         }
         for key, value in (entry.model_extra or {}).items():
@@ -183,8 +240,9 @@ class Arms(Checked):
                 if problem := known[name][key].problem(value):
                     raise self.document.error((*place, key), problem)
                 # 0 and 0.0 are one value and must make one hash.
-                default = resolved[name][key]
-                resolved[name][key] = float(value) if isinstance(default, float) else value
+                number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                whole = known[name][key].whole
+                resolved[name][key] = (int(value) if whole else float(value)) if number else value
         return resolved
 
     def check_search(self, entries: Iterable[Entry]) -> None:
@@ -206,7 +264,7 @@ class Arms(Checked):
         chooses the method, then rho."""
         variants = list(dict.fromkeys(method.variant for method in methods))
         perturbs = list(dict.fromkeys(method.perturb for method in methods))
-        options = dict.fromkeys(key for method in methods for key in method.options)
+        options = dict.fromkeys(key for name in variants for key in catalog.VARIANTS[name].options)
         has_rho = catalog.VARIANTS[variants[0]].geometry is not None
         allowed = [*SEARCH_KEYS, *options]
         given: dict[str, tuple[Any, Place]] = {}
@@ -257,11 +315,13 @@ class Arms(Checked):
 
 
 def _suggested(method: Method) -> Span:
-    kind = catalog.SUBSETS[method.perturb]
-    suggested = catalog.VARIANTS[method.variant].rho[kind]
+    kind = catalog.subsets.kind(method.perturb)
+    suggested = catalog.suggested(method.variant, method.options, kind)
+    assert suggested is not None
     return Span(
         low=suggested.low,
         high=suggested.high,
         log=suggested.log,
-        borrowed=kind == "sparse" and method.perturb != "norm",
+        borrowed=catalog.subsets.borrowed(method.perturb)
+        or method.options.get("density") == "matched",
     )

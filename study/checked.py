@@ -34,6 +34,11 @@ class Checked:
     def fail(self, message: str, *place: str | int) -> SpecError:
         return self.document.error(place, message)
 
+    def search_place(self, arm: str, key: str) -> Place:
+        """Where an arm's range of the hyperparameter `key` stands: in the arm, or for all arms."""
+        own: Any = self.document.data.get("arms", {}).get(arm, {})
+        return ("arms", arm, "search", key) if key in own.get("search", {}) else ("search", key)
+
 
 _MESSAGES: Mapping[str, str] = {
     "missing": "is missing",

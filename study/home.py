@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from study import extension, journal
 from study.journal import Contents
 from study.spec import Spec
-from study.yamlfile import SpecError, nearest
+from study.yamlfile import SpecError
+from trainables.catalog import nearest
 
 
 class Home:

@@ -11,11 +11,13 @@ from pydantic import Field
 from study import yamlfile
 from study.arms import Arms, Cross
 from study.checked import Checked
+from study.optimization import Optimization
 from study.space import grid
 from study.spec import (
     EPOCH_PRUNERS,
     Arm,
     Confirm,
+    Model,
     Name,
     Part,
     Resources,
@@ -65,7 +67,10 @@ class _Resolver(Checked):
     def spec(self) -> Spec:
         file = self.file
         arms = Arms(self.document, file.arms, file.cross, file.search, file.tune.sampler).arms()
-        workload = self.workload()
+        optimization = Optimization(self.document, file.workload, file.resources)
+        workload = self.workload().model_copy(update=optimization.resolved())
+        optimization.check_search(arms)
+        optimization.check_methods(arms)
         self.check_budget(arms)
         self.check_pruner()
         self.check_verdict(arms)
@@ -104,17 +109,23 @@ class _Resolver(Checked):
         if images is not None and workload.batch_size > images:
             text = f"{workload.batch_size} is more than the {images} training images"
             raise self.fail(text, "workload", "batch_size")
-        model = workload.model
-        allowed = catalog.model_options(model.name)
-        if allowed is not None and "width" in model.model_fields_set and "width" not in allowed:
-            text = f"{model.name} takes no width; leave it out"
-            raise self.fail(text, "workload", "model", "width")
-        if allowed is not None and "width" in allowed and model.width is None:
-            model = model.model_copy(update={"width": 16})
         augment = data.augment or facts.augment[0]
         return workload.model_copy(
-            update={"data": data.model_copy(update={"augment": augment}), "model": model}
+            update={"data": data.model_copy(update={"augment": augment}), "model": self.model()}
         )
+
+    def model(self) -> Model:
+        """The model with the defaults of the options that the file leaves open."""
+        model = self.file.workload.model
+        options = catalog.model_options(model.name)
+        if options is None:
+            return model
+        given = model.model_dump(exclude={"name"}, exclude_unset=True)
+        if wrong := catalog.wrong_option(model.name, given):
+            key, text = wrong
+            raise self.fail(text, "workload", "model", key)
+        update = {key: value for key, value in options.items() if getattr(model, key) is None}
+        return model.model_copy(update=update)
 
     def images(self) -> int | None:
         """Training images of a trial, None where only the data set itself tells."""
@@ -160,6 +171,14 @@ class _Resolver(Checked):
                     "batch_size; match epochs, or leave batch_size out of the search"
                 )
                 raise self.fail(text, "workload", "budget", "match")
+            for name, arm in arms.items():
+                for method in arm.methods:
+                    varying = {"start_epoch", "end_epoch", "lambda_1"} & {
+                        key for key, value in method.options.items() if value
+                    }
+                    if budget.match == "gradient_evaluations" and varying:
+                        text = f"{name} costs more in some steps than in others; match epochs"
+                        raise self.fail(text, "workload", "budget", "match")
             if len({method.cost for method in arms[budget.of].methods}) > 1:
                 text = f"the methods of {budget.of} differ in cost; name an arm with one method"
                 raise self.fail(text, "workload", "budget", "of")
@@ -170,12 +189,8 @@ class _Resolver(Checked):
                 continue
             largest = max(span.choices) if span.choices else span.high
             if float(largest or 0) > images:
-                own = name in self.file.arms and "batch_size" in self.file.arms[name].get(
-                    "search", {}
-                )
-                place = ("arms", name, "search") if own else ("search",)
                 text = f"{largest:g} is more than the {images} training images"
-                raise self.fail(text, *place, "batch_size")
+                raise self.fail(text, *self.search_place(name, "batch_size"))
 
     def check_pruner(self) -> None:
         tune = self.file.tune

@@ -6,12 +6,13 @@ answers nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from study import resolve, yamlfile
 from study.space import grid
-from study.spec import Arm, Count, Data, Resources, Span, Spec, Workload
+from study.spec import Arm, Count, Data, Method, Resources, Span, Spec, Workload
 from study.yamlfile import Document
 from trainables import catalog
 
@@ -47,7 +48,7 @@ def smoke(spec: Spec) -> Spec:
     if budget is not None and budget.of != baseline:
         other = budget.of
     arms = {
-        name: _arm(arm, spec.tune.sampler)
+        name: _arm(arm, spec.tune.sampler, min(spec.workload.batch_size, _BATCH))
         for name, arm in spec.arms.items()
         if name in (baseline, other)
     }
@@ -76,11 +77,21 @@ def _with_root(document: Document) -> Document:
     return document
 
 
-def _arm(arm: Arm, sampler: str) -> Arm:
+def _arm(arm: Arm, sampler: str, batch: int) -> Arm:
+    arm = arm.model_copy(update={"methods": [_method(method, batch) for method in arm.methods]})
     if sampler == "grid" and arm.search:
         arm = arm.model_copy(update={"search": {k: _axis(s) for k, s in arm.search.items()}})
         return arm.model_copy(update={"trials": len(grid(arm))})
     return arm.model_copy(update={"trials": _TRIALS})
+
+
+def _method(method: Method, batch: int) -> Method:
+    """The method, its chunks no larger than the smaller batch."""
+    chunk = method.options.get("m")
+    if chunk is None:
+        return method
+    options = {**method.options, "m": math.gcd(int(chunk), batch)}
+    return method.model_copy(update={"options": options})
 
 
 def _axis(span: Span) -> Span:
@@ -95,6 +106,8 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
     validation = min(workload.data.validation_size, _VALIDATION)
     data = workload.data.model_dump()
     data |= {"train_size": train, "validation_size": validation, "stand_in": train + validation}
+    epochs = min(workload.epochs, _EPOCHS)
+    warmup = workload.schedule.warmup * epochs / workload.epochs
     model = workload.model
     # A model of the user's own may need the width that it has.
     if model.width is not None and "width" in (catalog.model_options(model.name) or ()):
@@ -103,8 +116,12 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
         update={
             "data": StandIn(**data),
             "model": model,
-            "epochs": min(workload.epochs, _EPOCHS),
+            "epochs": epochs,
             "batch_size": batch,
+            "schedule": workload.schedule.model_copy(update={"warmup": warmup}),
+            "accumulate": math.gcd(workload.accumulate, batch),
+            # A smoke run has no GPU, and float16 needs one.
+            "precision": "bfloat16" if workload.precision == "float16" else workload.precision,
         }
     )
 

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-WHOLE = ("batch_size",)
+WHOLE = frozenset(
+    ["batch_size"]
+    + [
+        name
+        for variant in catalog.VARIANTS.values()
+        for name, option in variant.options.items()
+        if option.whole
+    ]
+)
 """Hyperparameters that take whole numbers."""
 
 Point = Mapping[str, Value]
@@ -106,7 +114,7 @@ def _suggest(trial: optuna.Trial, key: str, distribution: BaseDistribution) -> V
 
 def _applies(key: str, arm: Arm, point: Point) -> bool:
     """Whether the method that a point chooses has the hyperparameter `key`."""
-    return key in (*METHOD_KEYS, *SEARCH_KEYS) or key in arm.method(point).options
+    return key in (*METHOD_KEYS, *SEARCH_KEYS) or arm.method(point).takes(key)
 
 
 def _unit_draws(spec: Spec) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -236,7 +244,7 @@ def _value_problem(key: str, value: Value, option: catalog.Option | None) -> str
         return option.problem(value)
     if isinstance(value, (bool, str)) or not math.isfinite(value):
         return f"{value!r} is not a finite number"
-    if key in WHOLE and not (isinstance(value, int) and value >= 1):
+    if key == "batch_size" and not (isinstance(value, int) and value >= 1):
         return f"{value!r} is not a whole number from 1"
     if key in ("momentum", "label_smoothing") and not 0 <= value < 1:
         return f"{value!r} is not at least 0 and below 1"

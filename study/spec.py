@@ -18,8 +18,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from study.records import Value
-from study.yamlfile import nearest
 from trainables import catalog
+from trainables.catalog import nearest
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 SEARCH_KEYS = ("rho", "lr", "weight_decay", "momentum", "label_smoothing", "batch_size")
@@ -69,10 +69,16 @@ def _scalar(value: object) -> object:
     return value
 
 
+def _in_order(words: list[str]) -> list[str]:
+    """Diagnostics as a set, in one order, so that two ways to write them make one hash."""
+    return [word for word in catalog.DIAGNOSTICS if word in words]
+
+
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -113,7 +119,8 @@ class Data(Part):
 
 
 class Model(Part):
-    """workload.model. width: channels of the first stage of a resnet.
+    """workload.model. width: channels of the first stage of a resnet. norm: its normalization, a
+    word of those that the model takes. affine: whether normalization layers have parameters.
 
     A model by import path takes any further keys: the options that its callable is called with.
     """
@@ -124,6 +131,8 @@ class Model(Part):
 
     name: Annotated[str, AfterValidator(_known_model)]
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
+    norm: str | None = None
+    affine: bool | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -143,12 +152,34 @@ class Model(Part):
 
 
 class Optimizer(Part):
-    """workload.optimizer: the base optimizer."""
+    """workload.optimizer: the base optimizer. Keys that it does not take are None.
 
-    name: Annotated[str, one_of("optimizer", ("sgd",))]
+    decay_norm_and_bias: whether weight decay also acts on the parameters of normalization layers
+    and on biases.
+    """
+
+    name: Annotated[str, one_of("optimizer", catalog.OPTIMIZERS)]
     lr: Positive
-    momentum: Fraction = 0.0
     weight_decay: NotNegative = 0.0
+    decay_norm_and_bias: bool = True
+    momentum: Fraction | None = None
+    nesterov: bool | None = None
+    beta1: Fraction | None = None
+    beta2: Fraction | None = None
+
+
+class Schedule(Part):
+    """workload.schedule: how the learning rate changes. Keys that it does not take are None.
+
+    per: how often it changes. warmup: epochs of linear rise before. milestones: shares of the
+    epochs, rising, after each of which the rate is multiplied by gamma.
+    """
+
+    name: Annotated[str, one_of("schedule", catalog.SCHEDULES)] = "cosine"
+    per: Annotated[str, one_of("interval", ("epoch", "step"))] = "epoch"
+    warmup: NotNegative = 0.0
+    milestones: Annotated[list[Share], Field(min_length=1)] | None = None
+    gamma: Share | None = None
 
 
 class Budget(Part):
@@ -162,7 +193,12 @@ class Budget(Part):
 
 
 class Workload(Part):
-    """What is fixed for every arm. The learning rate follows a cosine, one value an epoch."""
+    """What is fixed for every arm.
+
+    train: the parameters that learn, all others are frozen. clip_norm: largest l2 norm of the
+    gradient that the base optimizer gets. accumulate: slices that a batch is cut into.
+    precision: of the forward passes. diagnostics: what is measured in every step besides.
+    """
 
     data: Data
     model: Model
@@ -171,6 +207,14 @@ class Workload(Part):
     batch_size: Count
     label_smoothing: Fraction = 0.0
     budget: Budget | None = None
+    schedule: Schedule = Schedule()
+    train: Annotated[str, one_of("part to train", ("all", "norm", "no_norm"))] = "all"
+    clip_norm: Positive | None = None
+    accumulate: Count = 1
+    precision: Annotated[str, one_of("precision", ("float32", "bfloat16", "float16"))] = "float32"
+    diagnostics: Annotated[
+        list[Annotated[str, one_of("diagnostic", catalog.DIAGNOSTICS)]], AfterValidator(_in_order)
+    ] = Field(default=[])
 
 
 class Span(Part):
@@ -230,7 +274,7 @@ class Resources(Part):
 
 
 class Method(Part):
-    """A variant on a subset, with all options of the variant; variant none perturbs 'none'.
+    """A variant on a subset, with the options that are set; variant none perturbs 'none'.
 
     rho: the suggested range, where the search gives rho as a position from 0 to 1 in it.
     """
@@ -245,10 +289,14 @@ class Method(Part):
         """As a reader would call it."""
         return self.variant if self.perturb == "none" else f"{self.variant} on {self.perturb}"
 
+    def takes(self, key: str) -> bool:
+        """Whether the variant has an option of this name."""
+        return key in catalog.VARIANTS[self.variant].options
+
     @property
     def cost(self) -> float:
         """Gradient evaluations a step."""
-        return catalog.VARIANTS[self.variant].cost
+        return catalog.cost(self.variant, self.options)
 
 
 class Arm(Part):

@@ -10,6 +10,11 @@ from study import decide, space
 from study.records import Result, Stage, Trial, Value
 from study.spec import ADAPTIVE, Method, Spec
 
+_AS_GIVEN = {
+    *("batch_size", "label_smoothing", "train", "clip_norm", "accumulate", "precision"),
+    "diagnostics",
+}
+"""Keys of the workload that are fields of trainables.training.Config as they are."""
 CONFIRM_SEEDS = 100_000
 """Confirm run i uses seed CONFIRM_SEEDS + tune.seed + i: never a seed of the search."""
 
@@ -198,22 +203,29 @@ def gradient_evaluations(spec: Spec, name: str, images: int | None) -> float | N
 def _config(spec: Spec, name: str, point: Mapping[str, Value], seed: int) -> dict[str, Any]:
     workload, method = spec.workload, spec.arms[name].method(point)
     given = workload.model.model_dump(exclude_none=True)
+    optimizer, schedule = workload.optimizer.model_dump(), workload.schedule.model_dump()
+    duration = epochs(spec, name, method)
     return {
         "model": given.pop("name"),
         "model_options": given,
-        **workload.optimizer.model_dump(exclude={"name"}),
-        "epochs": epochs(spec, name, method),
-        "batch_size": workload.batch_size,
-        "label_smoothing": workload.label_smoothing,
+        "optimizer": optimizer.pop("name"),
+        **optimizer,
+        "schedule": schedule.pop("name"),
+        "schedule_per": schedule.pop("per"),
+        # All of a schedule stretches with the epochs of the arm.
+        "warmup": schedule.pop("warmup") * duration / workload.epochs,
+        **schedule,
+        "epochs": duration,
+        **workload.model_dump(include=_AS_GIVEN),
         **workload.data.model_dump(
             include={"train_size", "validation_size", "label_noise", "augment"}
         ),
         "rho": None,
         "seed": seed,
-        **{key: value for key, value in point.items() if key not in method.options},
+        **{key: value for key, value in point.items() if not method.takes(key)},
         "variant": method.variant,
         "perturb": method.perturb,
-        "options": {key: point.get(key, value) for key, value in method.options.items()},
+        "options": {**method.options, **{k: v for k, v in point.items() if method.takes(k)}},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from study.journal import Line, parse_end, parse_epoch
 from study.records import Trial
 from study.spec import METHOD_KEYS, Arm, Method
+from trainables import catalog
 
 MAX_TAG = 8000
 """Characters of a tag's value that MLflow keeps."""
@@ -23,6 +24,15 @@ STATUS = {
 }
 """MLflow's word for each way in which a trial ends."""
 
+_USUAL: Mapping[str, object] = {
+    "decay_norm_and_bias": True,
+    "nesterov": False,
+    "schedule_per": "epoch",
+    "warmup": 0.0,
+    "train": "all",
+    "accumulate": 1,
+    "precision": "float32",
+}
 _SHARE = "perturbed_share"
 Point = tuple[str, float, int, int]
 """A metric: key, value, timestamp in milliseconds, step."""
@@ -81,15 +91,26 @@ def verdict_tags(header: Line, sentence: str, after_looking: str | None) -> dict
 
 
 def trial_params(header: Line, trial: Trial) -> dict[str, str]:
-    """Params of a trial: its workload, the options of its variant, its hyperparameters last."""
+    """Params of a trial: its workload, the options of its variant, its hyperparameters last.
+
+    What is as in most studies is left out (`_USUAL`), so that a reader sees what is not.
+    """
     workload = dict(header["spec"]["workload"])
     data, model, optimizer = (dict(workload.pop(k)) for k in ("data", "model", "optimizer"))
     data.pop("root", None)  # a place, not a setting
     names = {"dataset": data.pop("name"), "model": model.pop("name")}
     names["optimizer"] = optimizer.pop("name")
-    options = _method(header, trial).options
+    method = _method(header, trial)
+    known = catalog.VARIANTS[method.variant].options
+    # Those at their default would be a dozen more in every run.
+    options = {k: v for k, v in method.options.items() if v != known[k].default}
+    schedule = dict(workload.pop("schedule", {}))  # absent in journals of earlier versions
+    names["schedule"], names["schedule_per"] = schedule.pop("name", None), schedule.pop("per", None)
+    workload.pop("diagnostics", None)  # what they measure stands among the metrics
     tuned = {key: v for key, v in trial.hyperparameters.items() if key not in METHOD_KEYS}
-    values = {**names, **data, **model, **optimizer, **workload, **options, **tuned}
+    fixed = {**names, **data, **model, **optimizer, **schedule, **workload}
+    unusual = {key: v for key, v in fixed.items() if key not in _USUAL or v != _USUAL[key]}
+    values = {**unusual, **options, **tuned}
     return {key: text(value, MAX_PARAM) for key, value in values.items() if value is not None}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from trainables.catalog import nearest
 
 Key = str | int
 Place = tuple[Key, ...]
@@ -23,12 +24,6 @@ _TOO_LARGE = "too large or too deeply nested once aliases are filled in"
 
 class SpecError(Exception):
     """Wrong input, told to the user in one line; the command ends with exit code 2."""
-
-
-def nearest(word: object, allowed: Iterable[str]) -> str:
-    """'; did you mean X?' for the allowed word closest to `word`, or nothing."""
-    close = difflib.get_close_matches(str(word), list(allowed), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 @dataclass(frozen=True)

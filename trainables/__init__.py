@@ -1,1 +1,1 @@
-"""The training, plain PyTorch. Only trainable.py knows Ray; catalog.py does not know torch."""
+"""The training, plain PyTorch. Only trainable.py knows Ray; the catalog does not know torch."""

@@ -17,7 +17,9 @@ from trainables.images import DataError, Listing, decode_part, list_part, undeco
 __all__ = ["DataError", "Facts", "Images", "Split", "load_pool", "load_test", "split", "stream"]
 
 Part = Literal["pool", "test"]
-Purpose = Literal["subset", "label_noise", "initialisation", "order", "augmentation"]
+Purpose = Literal[
+    "subset", "label_noise", "initialisation", "order", "augmentation", "perturbation"
+]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 
 

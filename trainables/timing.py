@@ -31,7 +31,7 @@ def measure(training: Training) -> list[float]:
     batches = itertools.chain.from_iterable(training.batches() for _ in itertools.count())
     while len(seconds) < _WARM_UP + _MEASURED:
         started = time.perf_counter()
-        training.optimizer.step(training.losses, next(batches)).item()
+        training.step(next(batches)).item()
         seconds.append(time.perf_counter() - started)
     return seconds[_WARM_UP:]
 

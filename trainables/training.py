@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables import data
+from trainables import data, optimization
 from trainables.augment import Augmentation, augment, normalise, padding_for
 from trainables.catalog import VARIANTS
 from trainables.data import Facts, Images
+from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
-from trainables.sam import SharpnessAware, perturbed_parameters
+from trainables.sam import SharpnessAware
+from trainables.sam.dynamic import mask_size
+from trainables.sam.presets import complete_options
+from trainables.sam.subsets import perturbed_elements
 
 _EVALUATION_BATCH = 1024
 
@@ -31,13 +35,14 @@ class Config:
 
     model: name, and model_options its other options. rho: None for variants without one. options:
     of the variant. epochs, batch_size: in images, an incomplete last batch is left out. seed:
-    draws split, label noise, initialisation, order and augmentation.
+    draws split, label noise, initialisation, order and augmentation. The others as in the workload
+    of a study; None is the default of optimizer or schedule, or a key that they do not take.
     """
 
     model: str
     model_options: Mapping[str, Any]
     lr: float
-    momentum: float
+    momentum: float | None
     weight_decay: float
     epochs: int
     batch_size: int
@@ -51,6 +56,21 @@ class Config:
     augment: Augmentation
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: str = "sgd"
+    nesterov: bool | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    decay_norm_and_bias: bool = True
+    schedule: str = "cosine"
+    schedule_per: str = "epoch"
+    warmup: float = 0.0
+    milestones: Sequence[float] | None = None
+    gamma: float | None = None
+    train: str = "all"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    precision: str = "float32"
+    diagnostics: Sequence[str] = ()
 
 
 def deterministic(threads: int) -> None:
@@ -62,22 +82,34 @@ def deterministic(threads: int) -> None:
 
 
 def build(config: Config, facts: Facts) -> nn.Module:
-    """The untrained model of a trial. Raises ValueError where it does not fit the data set."""
+    """The untrained model of a trial, frozen but for what learns.
+
+    Raises ValueError where it does not fit the data set, or nothing would learn.
+    """
     channels, height, _ = facts.shape
-    return make_model(
+    model = make_model(
         config.model,
         num_classes=len(facts.classes),
         in_channels=channels,
         image_size=height,
         **config.model_options,
     )
+    optimization.freeze(model, config.train)
+    return model
 
 
 def perturbed_share(config: Config, model: nn.Module) -> float:
-    """Percent of the model's parameters that the ascent step moves. Raises ValueError for none."""
+    """Percent of what learns that the ascent step moves, as perturbed_elements counts.
+
+    Raises ValueError for none.
+    """
     if VARIANTS[config.variant].geometry is None:
         return 0.0
-    moved = sum(p.numel() for _, p in perturbed_parameters(model, config.perturb))
+    if VARIANTS[config.variant].perturb_all:
+        options = complete_options(config.variant, config.options)
+        moved = mask_size(model, options["density"])
+    else:
+        moved = perturbed_elements(model, config.perturb)
     return 100 * moved / sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
@@ -122,60 +154,65 @@ class Training:
         self._augmentation = torch.Generator(self.device).manual_seed(
             data.stream(config.seed, "augmentation")
         )
-        base = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         self.optimizer = SharpnessAware(
             self.model,
-            base,
+            optimization.base_optimizer(self.model, config),
             variant=config.variant,
             perturb=config.perturb if VARIANTS[config.variant].geometry else "all",
             rho=config.rho,
+            generator=torch.Generator().manual_seed(data.stream(config.seed, "perturbation")),
             **config.options,
         )
-        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=config.epochs
-        )
+        self.optimizer.diagnose = "cosine" in config.diagnostics
+        self._schedule = optimization.schedule(self.optimizer, config, self.steps)
+        self._scaler = optimization.grad_scaler(self.device, config.precision)
+        self._diagnostics = Diagnostics(config.diagnostics, self.model)
         self._correct: Tensor | None = None
+        self._counted: dict[int, int] = {}
 
     def epoch(self) -> dict[str, float]:
         """Trains one epoch and validates: metrics by their MLflow names, accuracies in percent.
 
         Losses are means over images; training loss and accuracy are measured at the weights w
-        while they move, against the labels trained on. seconds_per_epoch: of training alone.
+        while they move, against the labels trained on; perturbation_norm and the diagnostics are
+        means over the steps that were not skipped. seconds_per_epoch: of training alone.
         """
         config, optimizer = self.config, self.optimizer
         started = time.perf_counter()
         self.model.train()
-        optimizer.begin_epoch(self.done, config.epochs)
+        optimizer.begin_epoch(self.done, config.epochs, self._samples(), self._plain_losses)
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         evaluations = 0.0
         for batch in self.batches():
-            self._correct = None
-            loss = optimizer.step(self.losses, batch)
+            loss = self.step(batch)
             assert self._correct is not None
+            correct = self._correct / sum(self._counted.values())
             step = optimizer.last_step
-            totals += torch.stack((loss, self._correct, step.perturbation_norm, step.skipped))
+            norm = step.perturbation_norm.masked_fill(step.skipped > 0, 0)
+            totals += torch.stack((loss, correct, norm, step.skipped))
             evaluations += step.gradient_evaluations
-        self._schedule.step()
-        loss, correct, norm, skipped = (totals / self.steps).tolist()
+            self._diagnostics.add(loss, step)
+            if config.schedule_per == "step":
+                self._schedule.step()
+        if config.schedule_per == "epoch":
+            self._schedule.step()
+        train_loss, accuracy, moved, skipped = (totals / self.steps).tolist()
+        # A scaler skips steps while it looks for its scale; one that skips all finds none.
+        broken = skipped > 0 if self._scaler is None else skipped == 1
         seconds = time.perf_counter() - started
         self.done += 1
         validation_loss, validation_accuracy = self._evaluate(
             self._images, self._validation, self._validation_labels
         )
         return {
-            "train_loss": loss if not skipped else math.nan,
-            "train_accuracy": 100 * correct / config.batch_size,
+            "train_loss": math.nan if broken else train_loss,
+            "train_accuracy": 100 * accuracy,
             "validation_loss": validation_loss,
             "validation_accuracy": validation_accuracy,
-            "perturbation_norm": norm,
+            "perturbation_norm": moved / (1 - skipped) if skipped < 1 else math.nan,
             "gradient_evaluations": evaluations,
             "seconds_per_epoch": seconds,
+            **self._diagnostics.read(),
         }
 
     def test(self, images: Images) -> dict[str, float]:
@@ -185,6 +222,17 @@ class Training:
             _tensor(images.images, self.device), every, _tensor(images.labels, self.device)
         )
         return {"test_loss": loss, "test_accuracy": accuracy}
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """One update of the weights with one of `batches`; the mean loss at w, on the device."""
+        self._correct, self._counted = None, {}
+        return self.optimizer.step(
+            self.losses,
+            batch,
+            scaler=self._scaler,
+            clip_norm=self.config.clip_norm,
+            accumulate=self.config.accumulate,
+        )
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches of training images, augmented and normalised, with their labels."""
@@ -199,16 +247,42 @@ class Training:
             )
             yield normalise(images, self._mean, self._std), self._labels[chosen]
 
+    def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images without augmentation, for variants that look at them."""
+        for first in range(0, len(self._train), self.config.batch_size):
+            chosen = self._train[first : first + self.config.batch_size]
+            labels = self._labels[first : first + self.config.batch_size]
+            yield normalise(self._images[chosen], self._mean, self._std), labels
+
+    def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """`losses`, without a look at the accuracy."""
+        images, labels = batch
+        return F.cross_entropy(
+            self._logits(images),
+            labels,
+            reduction="none",
+            label_smoothing=self.config.label_smoothing,
+        )
+
     def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One forward pass: label-smoothed cross-entropy of each image of a batch, [n]."""
         images, labels = batch
-        logits = self.model(images)
-        if self._correct is None:
-            # The first forward pass of a step is the one at w.
-            self._correct = (logits.detach().argmax(1) == labels).sum()
+        logits = self._logits(images)
+        # Of several forward passes over a slice of the batch the first is the one at w; a slice is
+        # known by its address, because a variant may hand over the slices in any order.
+        slice_, seen = labels.data_ptr(), sum(self._counted.values())
+        if slice_ not in self._counted and seen < self.config.batch_size:
+            correct = (logits.detach().argmax(1) == labels).sum()
+            self._correct = correct if self._correct is None else self._correct + correct
+            self._counted[slice_] = len(labels)
         return F.cross_entropy(
             logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
         )
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with optimization.autocast(self.device, self.config.precision):
+            logits: Tensor = self.model(images)
+        return logits.float()
 
     @torch.inference_mode()
     def _evaluate(self, images: Tensor, chosen: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -218,7 +292,7 @@ class Training:
         for first in range(0, len(chosen), _EVALUATION_BATCH):
             part = chosen[first : first + _EVALUATION_BATCH]
             truth = labels[first : first + _EVALUATION_BATCH]
-            logits = self.model(normalise(images[part], self._mean, self._std))
+            logits = self._logits(normalise(images[part], self._mean, self._std))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             totals += torch.stack((loss, (logits.argmax(1) == truth).sum()))
         loss_sum, correct = (totals / len(labels)).tolist()

@@ -66,7 +66,8 @@ def test_what_the_search_chose_is_confirmed_like_any_arm(sampler: str) -> None:
     config = stages.training_config(spec, confirmed[0].trial)
     assert (config["variant"], config["perturb"]) == ("asam", "norm")
     assert config["rho"] == dict(chosen)["rho"]
-    assert config["options"] == {"eta": 0.0, "normalize_bias": True, "bn_statistics": "first"}
+    defaults = {"eta": 0.0, "normalize_bias": True, "bn_statistics": "first", "every": 1}
+    assert config["options"].items() >= defaults.items()
     rows = {row["trial"]: row for row in tables.trials_rows(spec, results)}
     assert (rows["tiny/auto/confirm/0"]["variant"], rows["tiny/auto/confirm/0"]["perturb"]) == (
         "asam",
@@ -133,6 +134,8 @@ def test_the_report_of_a_choosing_arm_is_written(tmp_path: Path) -> None:
         ("{variant: {choices: [sam, asma]}}", "did you mean 'asam'?"),
         ("{variant: [sam, asam]}", "must be a word, or choices: "),
         ("{variant: sam, perturb: {choices: [all, nrm]}}", "did you mean 'norm'?"),
+        ("{variant: sam, perturb: {choices: [all, [norm, nrm]]}}", "perturb.choices.1: unknown"),
+        ("{variant: sam, perturb: {choices: [norm, [norm]]}}", "choices must name each word once"),
         ("{variant: {choices: [sam, asam]}, eta: -1}", "-1 is below 0"),
         ("{variant: {choices: [sam, asam]}, etta: 1}", "did you mean 'eta'?"),
     ],

@@ -70,10 +70,18 @@ def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -
         ("workload.model={name: timm/resnet18, width: 4}", "timm/resnet18 takes no width"),
         ("workload.model.name=timm/../x", "unknown model 'timm/../x'"),
         ("workload.model={name: vit, width: 4}", "vit takes no width"),
-        ("workload.model.depth=3", "unknown key 'depth'; allowed: name, width"),
-        ("workload.model={depth: 3}", "unknown key 'depth'; allowed: name, width"),
+        ("workload.model={name: wrn28_10, width: 4}", "model.width: wrn28_10 takes no width"),
+        ("workload.model={name: timm/resnet18, norm: gn}", "timm/resnet18 takes no norm"),
+        ("workload.model={name: timm/resnet18, affine: true}", "timm/resnet18 takes no affine"),
+        ("workload.model={name: vit, norm: bn}", "norm for vit 'bn'; allowed: ln, rms, none, dyt"),
+        ("workload.model.norm=rsm", "gn, ln, rms, none, dyt; did you mean 'rms'?"),
+        ("workload.model.norm=5", "workload.model.norm: must be text, not 5"),
+        ("workload.model.affine=1", "workload.model.affine: must be true or false, not 1"),
+        ("workload.model={name: vit, norm: none, affine: false}", "model.affine: norm none has no"),
+        ("workload.model.depth=3", "unknown key 'depth'; allowed: name, width, norm, affine"),
+        ("workload.model={depth: 3}", "unknown key 'depth'; allowed: name, width, norm, affine"),
         ("workload.model.name=my.nets.make", "unknown model 'my.nets.make'; allowed: resnet8, "),
-        ("workload.model.name='my.nets:'", "vit, timm/NAME, MODULE:CALLABLE"),
+        ("workload.model.name='my.nets:'", "vit_small, timm/NAME, MODULE:CALLABLE"),
         ("workload.model.name='my nets:make'", "unknown model 'my nets:make'"),
         ("workload.model.name=my/nets.py:make", "unknown model 'my/nets.py:make'"),
         ("workload.model.name=a:b:c", "unknown model 'a:b:c'"),
@@ -137,7 +145,18 @@ def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -
         ("cross={variant: [none], perturb: [all]}", "variant none perturbs nothing"),
         ("cross={variant: [asan], perturb: [all]}", "cross.variant.0: unknown variant 'asan'"),
         ("cross={variant: [asam], perturb: [nrom]}", "did you mean 'norm'?"),
+        ("cross={variant: [asam], perturb: [all, random]}", "cross.perturb.1: subset 'random'"),
+        ("cross={variant: [asam], perturb: [[norm, norm]]}", "'norm' is named twice in one union"),
+        ("cross={variant: [asam], perturb: ['regex:a', 'regex:a.']}", "'asam_regex_a' a second"),
+        (
+            f"cross={{variant: [asam], perturb: ['regex:{60 * 'a'}']}}",
+            "name it yourself under arms",
+        ),
         ("cross={variant: [sam], perturb: [all]}", "makes the arm 'sam_all' a second time"),
+        ("arms.sam_on.perturb=[norm, 5]", "arms.sam_on.perturb: a subset is a word or a list of"),
+        ("arms.sam_on.perturb=[]", "arms.sam_on.perturb: a subset needs at least one word"),
+        ("arms.sam_on.perturb=5", "arms.sam_on.perturb: must be a word, a list of words"),
+        ("arms.sam_on.perturb=top_fisher:matchd", "did you mean 'matched'?"),
         ("cross={variant: [asam, asam], perturb: [all]}", "makes the arm 'asam_all' a second"),
     ],
 )
@@ -177,6 +196,27 @@ def test_a_grid_takes_no_budget_but_its_size() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("{variant: asam_filter}", "no range of rho is established for asam_filter on all; give"),
+        ("{variant: msam, perturb: norm}", "no range of rho is established for msam on norm"),
+        ("{variant: sam, ascent: random}", "no range of rho is established for sam on all"),
+        (
+            "{variant: gsam, search: {geometry: {choices: [l2, layer]}}}",
+            "rho has no suggested range where geometry is searched; give low and high",
+        ),
+        ("{variant: sam, m: 0}", "0 is below 1"),
+        ("{variant: sam, every: 1.5}", "1.5 is not a whole number"),
+        ("{variant: looksam, every: 2}", "unknown key 'every'"),
+    ],
+)
+def test_options_and_ranges_that_a_variant_does_not_have_are_refused(
+    arm: str, message: str
+) -> None:
+    assert message in told(f"arms.own={arm}")
+
+
 def test_an_arm_may_override_the_search_and_set_options() -> None:
     spec = make_spec(
         "search.lr={low: 0.1, high: 1, log: true}",
@@ -188,7 +228,9 @@ def test_an_arm_may_override_the_search_and_set_options() -> None:
     assert on.search["lr"].choices == [0.5]
     assert (on.search["rho"].low, on.search["rho"].high, on.search["rho"].log) == (1, 2, False)
     assert spec.arms["sgd"].search.keys() == {"lr"}
-    assert asam.methods[0].options == {"eta": 1.0, "normalize_bias": True, "bn_statistics": "first"}
+    options = asam.methods[0].options
+    assert options.items() >= {"eta": 1.0, "normalize_bias": True, "every": 1}.items()
+    assert not options.keys() & {"m", "end_epoch"}  # not set, so that they are not in the hash
     assert list(asam.search) == ["rho", "lr", "normalize_bias"]
     assert (asam.search["rho"].low, asam.search["rho"].high) == (0.6, 30)
 
@@ -209,6 +251,44 @@ def test_suggested_ranges_are_those_of_the_design(
 ) -> None:
     span = make_spec(f"arms.x={{variant: {variant}, perturb: {perturb}}}").arms["x"].search["rho"]
     assert (span.low, span.high, span.log, span.borrowed) == (low, high, True, False)
+
+
+@pytest.mark.parametrize(
+    ("perturb", "name", "high", "borrowed"),
+    [
+        ("random:matched", "random:matched", 5, True),
+        ("top_fisher:0.050", "top_fisher:0.05", 5, True),
+        ("[norm, head]", "norm+head", 5, True),
+        ("[head, no_norm]", "head+no_norm", 1, False),
+        ("[norm]", "norm", 5, False),
+        ("norm+head", "norm+head", 5, True),
+        ("['norm_last:.5', 'regex:a+b']", "norm_last:0.5+regex:a+b", 5, True),
+    ],
+)
+def test_every_subset_has_one_name_and_a_range(
+    perturb: str, name: str, high: float, borrowed: bool
+) -> None:
+    arm = make_spec(f"arms.x={{variant: sam, perturb: {perturb}}}").arms["x"]
+    assert [method.perturb for method in arm.methods] == [name]
+    assert (arm.search["rho"].high, arm.search["rho"].borrowed) == (high, borrowed)
+
+
+def test_subsets_are_chosen_by_the_search_like_words() -> None:
+    choices = "{choices: [all, [norm, head], random:matched]}"
+    arm = make_spec(f"arms.x={{variant: sam, perturb: {choices}}}").arms["x"]
+    assert arm.search["perturb"].choices == ["all", "norm+head", "random:matched"]
+    assert [m.rho.high for m in arm.methods if m.rho is not None] == [1, 5, 5]
+
+
+def test_cross_names_its_arms_by_variant_and_subset() -> None:
+    subsets = "[[norm, head], random:matched, 'norm_last:0.25', 'regex:^blocks.*']"
+    spec = make_spec(f"cross={{variant: [asam], perturb: {subsets}}}")
+    assert {name: arm.methods[0].perturb for name, arm in spec.arms.items() if "asam" in name} == {
+        "asam_norm_head": "norm+head",
+        "asam_random_matched": "random:matched",
+        "asam_norm_last_0_25": "norm_last:0.25",
+        "asam_regex_blocks": "regex:^blocks.*",
+    }
 
 
 def test_cross_adds_the_product_beside_the_arms() -> None:
@@ -269,6 +349,20 @@ def test_a_model_of_ones_own_takes_options_which_the_hash_covers() -> None:
     assert len(hashes) == 3
     assert make_spec("workload.model={name: a:b, width: 3}").workload.model.width == 3
     assert make_spec("workload.model={name: a:b}").workload.model.width is None
+
+
+def test_a_model_states_the_options_that_it_takes() -> None:
+    def options(*assignments: str) -> object:
+        return example_configs(make_spec(*assignments))["sgd"]["model_options"]
+
+    assert options("workload.model={name: resnet20}") == {"width": 16, "norm": "bn", "affine": True}
+    assert options("workload.model={name: vit_tiny}") == {"norm": "ln", "affine": True}
+    assert options("workload.model={name: timm/resnet18}") == {}
+    assert options("workload.model={name: a:b}") == {}
+    given = "workload.model={name: wrn16_4, norm: dyt, affine: false}"
+    assert options(given) == {"norm": "dyt", "affine": False}
+    assert make_spec("workload.model.norm=bn").hash == make_spec().hash
+    assert make_spec("workload.model.norm=gn").hash != make_spec().hash
 
 
 def test_data_of_ones_own_is_named_by_import_path() -> None:

@@ -68,7 +68,8 @@ def test_a_training_gets_what_the_workload_fixes_and_the_search_overrides() -> N
         assert config.lr == trial.hyperparameters["lr"]
         assert config.rho == trial.hyperparameters.get("rho")
         assert (config.batch_size, config.momentum, config.epochs) == (32, 0.9, 3)
-        assert (config.model, config.model_options) == ("resnet8", {"width": 16})
+        assert config.model == "resnet8"
+        assert config.model_options == {"width": 16, "norm": "bn", "affine": True}
         assert config.seed == trial.seed
         if trial.arm == "asam":
             assert config.options["eta"] == 0.5

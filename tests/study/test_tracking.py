@@ -60,6 +60,8 @@ def test_a_trial_has_all_names_that_every_study_shares(study: Study, uri: str) -
             "weight_decay": "0.0005",
             "model": "resnet8",
             "width": "4",
+            "norm": "bn",
+            "affine": "true",
             "dataset": "digits",
             "train_size": "80",
             "validation_size": "30",
@@ -68,8 +70,6 @@ def test_a_trial_has_all_names_that_every_study_shares(study: Study, uri: str) -
             "batch_size": "64",
             "epochs": "3",
             "label_smoothing": "0.1",
-            "eta": "0.0",
-            "normalize_bias": "true",
             "perturbed_share": "1.5",
         }.items()
     )

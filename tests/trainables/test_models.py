@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from trainables.catalog import MODELS
 from trainables.models import make_model
 from trainables.sam import perturbed_parameters
 
@@ -31,11 +31,73 @@ def test_a_resnet_has_as_many_layers_as_its_name_says(name: str) -> None:
     assert len(weighted) == int(name.removeprefix("resnet"))
 
 
-def test_resnet56_has_861620_parameters_of_which_4256_are_norm() -> None:
-    model = make_model("resnet56", num_classes=100, in_channels=3, image_size=32, width=16)
-    assert parameters(model) == 861_620
-    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
-    assert sum(parameters(norm) for norm in norms) == 4_256
+@pytest.mark.parametrize(
+    ("name", "count", "of_norm", "share"),
+    [
+        ("resnet56", 861_620, 4_256, 0.494),
+        ("wrn28_10", 36_536_884, 17_952, 0.049),
+        ("resnext29_32x4d", 4_868_004, 25_216, 0.518),
+        ("vit_tiny", 5_380_132, 9_600, 0.178),
+        ("vit_small", 21_376_996, 19_200, 0.090),
+    ],
+)
+def test_the_networks_of_the_paper_have_its_share_of_norm_parameters(
+    name: str, count: int, of_norm: int, share: float
+) -> None:
+    with torch.device("meta"):
+        model = make_model(name, num_classes=100, in_channels=3, image_size=32)
+    assert parameters(model) == count
+    assert sum(p.numel() for _, p in perturbed_parameters(model, "norm")) == of_norm
+    assert 100 * of_norm / count == pytest.approx(share, abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("wrn16_4", 2_748_890),
+        ("densenet100", 769_162),
+        ("preact_resnet18", 11_172_170),
+        ("convmixer", 594_186),
+    ],
+)
+def test_other_networks_have_the_parameters_that_their_papers_count(name: str, count: int) -> None:
+    with torch.device("meta"):
+        model = make_model(name, num_classes=10, in_channels=3, image_size=32)
+    assert parameters(model) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("preact_resnet18", 18),
+        ("wrn16_4", 16),
+        ("wrn28_10", 28),
+        ("resnext29_32x4d", 29),
+        ("densenet100", 100),
+    ],
+)
+def test_a_network_has_as_many_layers_as_its_name_says(name: str, layers: int) -> None:
+    with torch.device("meta"):
+        model = make_model(name, num_classes=10, in_channels=3, image_size=32)
+    weighted = [
+        module
+        for path, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and "shortcut" not in path
+    ]
+    # A WRN counts its three shortcuts, and not its head.
+    assert len(weighted) == layers - (2 if name.startswith("wrn") else 0)
+
+
+def test_numbers_of_a_resnet_with_batch_norm_are_those_of_every_study_so_far() -> None:
+    torch.manual_seed(0)
+    model = make_model("resnet8", num_classes=10, in_channels=1, image_size=8, width=16)
+    start = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    images = torch.linspace(-1, 1, 4 * 64).view(4, 1, 8, 8)
+    places = torch.arange(len(start)).cos()
+    assert start.dot(start).item() == pytest.approx(792.2075706, rel=1e-6)
+    assert start.dot(places.double()).item() == pytest.approx(-10.07789646, rel=1e-5)
+    logits = [-0.986798, 0.855830, -0.244090, 0.772967, -0.099157]
+    assert model(images)[0, :5].tolist() == pytest.approx(logits, rel=1e-4)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (32, 3), (7, 2)])
@@ -197,7 +259,7 @@ def test_a_width_for_a_timm_model_is_refused() -> None:
 
 
 def test_any_other_option_is_refused() -> None:
-    for name in ("resnet8", "vit", "timm/resnet10t"):
+    for name in (*MODELS, "timm/resnet10t"):
         with pytest.raises(ValueError, match=f"{name} takes no depth"):
             make_model(name, num_classes=10, in_channels=3, image_size=32, depth=2)
 

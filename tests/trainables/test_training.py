@@ -166,6 +166,10 @@ def test_the_share_of_perturbed_parameters(digits: tuple[data.Images, data.Facts
     assert norm + rest == pytest.approx(perturbed_share(replace(CONFIG, perturb="all"), model))
     assert 0 < norm < rest < 100
     assert perturbed_share(replace(CONFIG, variant="none"), model) == 0
+    for word in ("random", "top_fisher", "top_magnitude"):
+        matched = replace(CONFIG, perturb=f"{word}:matched")
+        assert perturbed_share(matched, model) == norm
+        assert perturbed_share(replace(CONFIG, perturb=f"{word}:0.5"), model) == pytest.approx(50)
 
 
 def test_timing_measures_every_arm_or_says_why_not() -> None:

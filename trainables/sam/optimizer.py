@@ -1,32 +1,43 @@
-"""The optimizer: a forward and backward pass at w, one at w + e, a base step from w.
+"""The optimizer: passes at w and at w + e, a base step from w.
 
 A variant is an entry in catalog.VARIANTS over orthogonal parts, each a small function:
-- which parameters move: subsets.select,
-- where the ascent gradient comes from: `_ascend`,
+- which parameters move: subsets,
+- where the ascent direction comes from: one function in ascents.ASCENTS,
 - how it becomes a perturbation: one function in geometry.GEOMETRIES,
-- which gradient the base optimizer gets: what `_descend` leaves in `.grad`,
+- which gradient the base optimizer gets: one function in updates.UPDATES,
 - whether it is applied: `_update`, which knows neither variant nor subset.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
+from trainables.catalog import geometry
+from trainables.catalog.subsets import Perturb, canonical
+from trainables.sam.base_step import BaseStep
 from trainables.sam.batchnorm import RunningStatistics
-from trainables.sam.geometry import GEOMETRIES, Tensors, global_norm
-from trainables.sam.passes import Batch, LossFunction, Slice, cut, gradients, mean_loss
+from trainables.sam.cosine import watched
+from trainables.sam.dynamic import first_masks, fisher_of, masked_targets, masks_of
+from trainables.sam.masks import top
+from trainables.sam.memory import kept, on_device
+from trainables.sam.passes import Batch, LossFunction, Slice, cut
 from trainables.sam.presets import check_rho, complete_options, preset_of
-from trainables.sam.subsets import nothing_selected, select
-from trainables.sam.weights import frozen, shifted
+from trainables.sam.replicas import Replicas, unwrapped
+from trainables.sam.schedules import Epoch, perturbs
+from trainables.sam.step import Memory, Outcome, Parts, Step, Target
+from trainables.sam.subsets import Selection, fill_fisher, nothing_selected, selection
+from trainables.sam.updates import UPDATES, base
 
 _OWN_STATE = "sharpness_aware"
+_FISHER_SAMPLES = 1024
+"""Training samples that score the elements of top_fisher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +47,8 @@ class LastStep:
     perturbation_norm: l2 norm of e; perturbed_loss: mean loss at w + e, None without ascent;
     gradient_evaluations: full forward and backward passes over the batch;
     perturbed: number of scalar parameters that were moved;
-    skipped: 1 where a gradient was not finite, so that nothing was updated, else 0.
+    skipped: 1 where a gradient was not finite, so that nothing was updated, else 0;
+    cosine: between the gradients at w and at w + e over what is perturbed, None unless asked for.
     """
 
     perturbation_norm: Tensor
@@ -44,23 +56,18 @@ class LastStep:
     gradient_evaluations: float
     perturbed: int
     skipped: Tensor
-
-
-class _Target(NamedTuple):
-    """A parameter of the subset, and the group of the base optimizer that holds its rho."""
-
-    name: str
-    parameter: nn.Parameter
-    is_bias: bool
-    group: dict[str, Any]
+    cosine: Tensor | None = None
 
 
 class SharpnessAware(Optimizer):
     """A base optimizer made sharpness-aware.
 
     base_optimizer: an optimizer object over parameters of `model`; its groups and state are shared,
-    and each group holds its own `rho`. variant, perturb: words of catalog.py. rho: radius, finite
-    and >= 0, None for the variant none. options: those that catalog.py declares for the variant.
+    and each group holds its own `rho`. variant, perturb: words of the catalog. rho: radius, finite
+    and >= 0, None for the variant none. generator: draws whatever is random, on the CPU; default a
+    new one with seed 0. options: those that the catalog declares for the variant. A model in
+    DistributedDataParallel is averaged over its replicas here, not by its hooks; `m` and the batch
+    are then those of one replica. diagnose: whether last_step tells the cosine.
 
     Raises ValueError for words, options and numbers that are not allowed and for a subset that is
     empty, TypeError for a base optimizer that is not an optimizer object.
@@ -71,33 +78,42 @@ class SharpnessAware(Optimizer):
         model: nn.Module,
         base_optimizer: Optimizer,
         variant: str = "sam",
-        perturb: str = "all",
+        perturb: Perturb = "all",
         rho: float | None = None,
+        *,
+        generator: torch.Generator | None = None,
         **options: Any,
     ) -> None:
         _check_base(base_optimizer)
         check_rho(variant, rho)
-        self.model = model
         self.base_optimizer = base_optimizer
         self.variant = variant
-        self.perturb = perturb
+        self.perturb = canonical(perturb)
         self.options = complete_options(variant, options)
+        self._given = options
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.epoch: int | None = None
         self.epochs: int | None = None
-        geometry = preset_of(variant).geometry
-        self._geometry = None if geometry is None else GEOMETRIES[geometry]
-        self._statistics = RunningStatistics(model)
+        self.diagnose = False
+        self._preset = preset_of(variant)
+        self._replicas = Replicas(model)
+        self._replicas.share_batchnorm(self.options.get("m"))
+        self.model = unwrapped(model)
+        self._statistics = RunningStatistics(self.model)
+        self._steps = 0
+        self._memory: Memory = {}
+        self._selection: Selection | None = None
+        if self._preset.geometry is not None:
+            self._selection = selection(self.model, self.perturb, self.generator)
+            self._memory["masks"] = masks_of(self._selection)
         self._last_step: LastStep | None = None
         # What Optimizer.__init__ sets up, but for groups and state, which are the base's.
         own = {} if rho is None else {"rho": rho}
         self.__setstate__({"defaults": base_optimizer.defaults | own})
         self._adopt()
         base_optimizer.register_load_state_dict_post_hook(lambda _: self._adopt())
-        if self._geometry and not any(t.parameter.requires_grad for t in self._targets):
-            raise ValueError(
-                f"{nothing_selected(model, perturb)}; only parameters in the groups of the base "
-                "optimizer count"
-            )
+        if self._preset.geometry is not None:
+            self._check()
 
     def step(  # type: ignore[override]
         self,
@@ -114,27 +130,38 @@ class SharpnessAware(Optimizer):
         tensors [n, ...]. scaler: scales both losses, and is updated. clip_norm: largest l2 norm of
         the gradient that the base optimizer gets. accumulate: slices of both passes.
         If a pass raises or a gradient is not finite, weights and optimizer state stay as they are.
+        Raises ValueError where `m` does not divide the batch, RuntimeError where the variant or an
+        option needs `begin_epoch` first.
         """
         if len(self.param_groups) != self._known_groups:
             self._adopt()
-        slices = cut(batch, accumulate)
+        if scaler is not None and self._preset.update in ("lookbehind", "sampa"):
+            raise ValueError(f"variant {self.variant!r} takes no scaler")
+        epoch = None if self.epoch is None or self.epochs is None else (self.epoch, self.epochs)
+        self._check_told(epoch)
+        active = self._preset.geometry is not None and perturbs(self.options, epoch, self._steps)
+        parts = self._parts(active)
+        chunks = self._chunks(batch, accumulate)
+        step = Step(parts, loss_fn, chunks, scaler, self._memory, self._steps, epoch)
         with torch.enable_grad():
-            if self._geometry is None:
-                loss = self._descend(loss_fn, slices, scaler)
-                norm, perturbed_loss, moved = loss.new_zeros(()), None, 0
-            else:
-                targets = [t for t in self._targets if t.parameter.requires_grad]
-                weights: list[Tensor] = [t.parameter for t in targets]
-                moved = sum(w.numel() for w in weights)
-                with self._pass_statistics("first"), frozen(self._resting):
-                    loss, ascent = gradients(loss_fn, slices, weights, scaler)
-                shift, norm = self._ascend(ascent, weights, targets)
-                with self._pass_statistics("second"), shifted(weights, shift):
-                    perturbed_loss = self._descend(loss_fn, slices, scaler)
-        skipped = self._update(norm, scaler, clip_norm)
-        passes = 1.0 if perturbed_loss is None else 2.0
-        self._last_step = LastStep(norm, perturbed_loss, passes, moved, skipped)
-        return loss
+            outcome = (UPDATES[self._preset.update] if active else base)(step)
+        self._agree(outcome)
+        cosine = watched(outcome, parts.targets) if self.diagnose else []
+        skipped, memory = self._base_step.apply(
+            outcome, parts.learning, step.used, scaler, clip_norm
+        )
+        self._remember({**outcome.memory, **memory}, skipped)
+        self._steps += 1
+        moved = self._memory.get("size", sum(t.elements for t in parts.targets)) if active else 0
+        self._last_step = LastStep(
+            outcome.norm,
+            outcome.perturbed_loss,
+            step.evaluations,
+            moved,
+            skipped,
+            cosine[0] if cosine else None,
+        )
+        return outcome.loss
 
     @property
     def last_step(self) -> LastStep:
@@ -143,28 +170,47 @@ class SharpnessAware(Optimizer):
             raise RuntimeError("no step was taken yet; call step(loss_fn, batch) first")
         return self._last_step
 
-    def begin_epoch(self, epoch: int, epochs: int, samples: Any = None) -> None:
+    def begin_epoch(
+        self,
+        epoch: int,
+        epochs: int,
+        samples: Iterable[Batch] | None = None,
+        loss_fn: LossFunction | None = None,
+    ) -> None:
         """Tell which epoch starts, counted from 0, and how many there are.
 
-        samples: an iterable of training batches without augmentation, for variants that look at
-        the training data. Raises ValueError unless 0 <= epoch < epochs.
+        samples: an iterable of training batches without augmentation, and loss_fn as of `step`, for
+        what looks at the training data. Raises ValueError unless 0 <= epoch < epochs, RuntimeError
+        where samples are needed and were not given.
         """
         if not 0 <= epoch < epochs:
             raise ValueError(f"epoch must be from 0 to epochs - 1; got epoch {epoch} of {epochs}")
         self.epoch, self.epochs = epoch, epochs
+        if self._preset.perturb_all:
+            due = epoch % self.options["refresh"] == 0
+            self._memory["refresh_due"] = due
+            if due and self.variant == "ssam_f":
+                scores = fisher_of(self, self.options["fisher_samples"], samples, loss_fn)
+                learning = self._parts(active=False).learning
+                best = top([scores[t.name] for t in learning], self._memory["size"])
+                self._memory["mask"] = best
+        if self._pending:
+            assert self._selection is not None
+            found = fisher_of(self, _FISHER_SAMPLES, samples, loss_fn)
+            self._memory["masks"] = masks_of(fill_fisher(self._selection, list(found.values())))
 
     def mask(self, name: str) -> Tensor | None:
         """Boolean mask of the perturbed elements of the parameter `name`, None for all of them.
 
         Raises KeyError for a parameter that is not perturbed.
         """
-        names = [t.name for t in self._targets if t.parameter.requires_grad]
-        if name not in names:
+        masks = {t.name: t.mask for t in self._parts(active=True).targets}
+        if name not in masks:
             raise KeyError(
                 f"{name!r} is not a perturbed parameter (variant {self.variant}, perturb "
-                f"{self.perturb}); perturbed: {', '.join(names) or 'none'}"
+                f"{self.perturb}); perturbed: {', '.join(masks) or 'none'}"
             )
-        return None
+        return masks[name]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; it gets the default rho unless it names its own."""
@@ -178,6 +224,9 @@ class SharpnessAware(Optimizer):
             "perturb": self.perturb,
             "epoch": self.epoch,
             "epochs": self.epochs,
+            "steps": self._steps,
+            "memory": dict(self._memory),
+            "generator": self.generator.get_state(),
         }
         return {**self.base_optimizer.state_dict(), _OWN_STATE: own}
 
@@ -191,12 +240,16 @@ class SharpnessAware(Optimizer):
                 raise ValueError(
                     f"the state is of {key} {own[key]!r}, this optimizer of {getattr(self, key)!r}"
                 )
-        base = {key: value for key, value in state_dict.items() if key != _OWN_STATE}
-        self.base_optimizer.load_state_dict(base)
+        base_state = {key: value for key, value in state_dict.items() if key != _OWN_STATE}
+        self.base_optimizer.load_state_dict(base_state)
         self.epoch, self.epochs = own["epoch"], own["epochs"]
+        self._steps = own["steps"]
+        device = self.param_groups[0]["params"][0].device
+        self._memory = on_device(own["memory"], device)
+        self.generator.set_state(own["generator"].cpu())
 
     def __repr__(self) -> str:
-        options = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        options = "".join(f", {key}={value!r}" for key, value in self._given.items())
         return (
             f"SharpnessAware(variant={self.variant!r}, perturb={self.perturb!r}{options}, "
             f"base_optimizer={self.base_optimizer!r})"
@@ -210,85 +263,114 @@ class SharpnessAware(Optimizer):
         if "rho" in self.defaults:
             for group in self.param_groups:
                 group.setdefault("rho", self.defaults["rho"])
+        if self.options.get("rho_schedule") == "lr":
+            for group in self.param_groups:
+                group.setdefault("initial_lr", group["lr"])
         group_of = {p: group for group in self.param_groups for p in group["params"]}
-        chosen = select(self.model, self.perturb) if self._geometry else []
-        self._targets = [
-            _Target(name, p, name.rpartition(".")[2] == "bias", group_of[p])
-            for name, p in chosen
-            if p in group_of
+        names = {p: name for name, p in self.model.named_parameters()}
+        self._all = [
+            Target(name := names.get(p, ""), p, name.rpartition(".")[2] == "bias", group, p.numel())
+            for p, group in group_of.items()
         ]
-        moving = {t.parameter for t in self._targets}
-        self._resting = {*self.model.parameters(), *group_of} - moving
-        self._stepped: set[Tensor] = set()
+        order = {p: position for position, p in enumerate(self.model.parameters())}
+        self._all.sort(key=lambda t: order.get(t.parameter, len(order)))
+        self._every = list(dict.fromkeys((*self.model.parameters(), *group_of)))
+        self._base_step = BaseStep(self.base_optimizer, self._replicas)
 
-    def _pass_statistics(self, which: str) -> AbstractContextManager[None]:
-        updating = {"first": ("first",), "both": ("first", "second"), "none": ()}
-        if which in updating[self.options["bn_statistics"]]:
-            return nullcontext()
-        return self._statistics.paused()
+    def _parts(self, active: bool) -> Parts:
+        learning = [t for t in self._all if t.parameter.requires_grad]
+        targets: list[Target] = []
+        if active and "mask" in self._memory:
+            masks = self._memory["mask"]
+            targets = [t._replace(mask=m) for t, m in zip(learning, masks, strict=True)]
+        elif active:
+            targets = masked_targets(learning, self._memory.get("masks", {}))
+        ascent = self.options.get("ascent", self._preset.ascent).partition(":")[0]
+        return Parts(
+            self.base_optimizer,
+            ascent,
+            geometry(self.variant, self.options) or "",
+            self.options,
+            learning,
+            targets,
+            self._every,
+            self._statistics,
+            self._replicas,
+            self.generator,
+        )
 
-    @torch.no_grad()
-    def _ascend(
-        self, ascent: Tensors, weights: Tensors, targets: list[_Target]
-    ) -> tuple[Tensors, Tensor]:
-        """The perturbation of each target, and its l2 norm over all of them."""
-        assert self._geometry is not None
-        shift = self._geometry(ascent, weights, [t.is_bias for t in targets], self.options)
-        torch._foreach_mul_(shift, [t.group["rho"] for t in targets])
-        norm = global_norm(shift)
-        if self.options["bn_statistics"] == "both":
-            # The second pass would leave NaN in the statistics, though the step is skipped.
-            for part in shift:
-                part.nan_to_num_(0.0, 0.0, 0.0)
-        return shift, norm
-
-    def _descend(
-        self, loss_fn: LossFunction, slices: list[Slice], scaler: GradScaler | None
-    ) -> Tensor:
-        """Mean loss at the present weights; its gradient, scaled, is in `.grad`."""
-        self.zero_grad()
-
-        def backward(loss: Tensor) -> None:
-            scaled = loss if scaler is None else scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
-
-        return mean_loss(loss_fn, slices, backward)
-
-    @torch.no_grad()
-    def _update(
-        self, ascent_norm: Tensor, scaler: GradScaler | None, clip_norm: float | None
-    ) -> Tensor:
-        """Base step with the gradient in `.grad`, unless it or the ascent was not finite."""
-        base = self.base_optimizer
-        having = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in having]
-        skipped = torch.isfinite(ascent_norm).logical_not().float()
-        if scaler is not None:
-            if grads:
-                # The scaler judges by gradients alone; x * 0 is NaN where x is not finite.
-                grads[0].add_(ascent_norm * 0)
-            scaler.unscale_(base)
-        if grads:
-            torch._amp_foreach_non_finite_check_and_unscale_(
-                grads, skipped, torch.ones_like(skipped)
+    def _check(self) -> None:
+        """Raise ValueError for a subset, base optimizer or option that does not fit."""
+        targets = self._parts(active=True).targets
+        if not targets and not self._pending:
+            raise ValueError(
+                f"{nothing_selected(self.model, self.perturb)}; only parameters in the groups of "
+                "the base optimizer count"
             )
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(having, clip_norm)
-        # Fused SGD leaves momentum buffers that it creates uninitialised where found_inf is set,
-        # so the first update of a parameter is decided on the host.
-        if getattr(base, "_step_supports_amp_scaling", False) and self._stepped.issuperset(having):
-            base.grad_scale, base.found_inf = None, skipped  # type: ignore[attr-defined]
-            try:
-                base.step()
-            finally:
-                del base.grad_scale, base.found_inf  # type: ignore[attr-defined]
-        elif not skipped:
-            base.step()
-            self._stepped.update(having)
-        torch.clear_autocast_cache()
-        if scaler is not None:
-            scaler.update()
-        return skipped
+        if self._preset.perturb_all and self.perturb != "all":
+            raise ValueError(
+                f"variant {self.variant!r} chooses itself what to perturb; perturb must be 'all', "
+                f"got {self.perturb!r}"
+            )
+        if self._parts(active=True).ascent == "momentum" and not (
+            isinstance(self.base_optimizer, SGD)
+            and all(group["momentum"] > 0 for group in self.param_groups)
+        ):
+            raise ValueError(
+                "an ascent along the momentum needs torch.optim.SGD with momentum > 0 as its base, "
+                f"got {type(self.base_optimizer).__name__}"
+            )
+        if self._preset.perturb_all:
+            self._memory |= first_masks(self, [t.parameter for t in targets])
+
+    @property
+    def _pending(self) -> bool:
+        """Whether what is perturbed waits for training data."""
+        return self._selection is not None and self._selection.pending and not self._memory["masks"]
+
+    def _check_told(self, epoch: Epoch | None) -> None:
+        """Raise RuntimeError where the variant needs `begin_epoch` and nobody called it."""
+        needed = (
+            self._preset.perturb_all
+            or self._preset.update == "ae_sam"
+            or self.options.get("ire_start", 0) > 0
+            or self._pending
+        )
+        if epoch is None and needed:
+            raise RuntimeError(
+                f"variant {self.variant!r} needs to know the epoch: call begin_epoch(epoch, "
+                "epochs) before the first step of each"
+            )
+
+    def _chunks(self, batch: Batch, accumulate: int) -> list[list[Slice]]:
+        """The batch in slices, those together that share a perturbation."""
+        m = self.options.get("m")
+        if m is None:
+            return [cut(batch, accumulate)]
+        [(_, samples)] = cut(batch, 1)
+        if samples % m:
+            raise ValueError(
+                f"m = {m:g} samples a perturbation must divide the batch of a replica, which has "
+                f"{samples}"
+            )
+        if accumulate != 1:
+            raise ValueError("with m a batch is in slices already; leave accumulate at 1")
+        return [[piece] for piece in cut(batch, int(samples // m))]
+
+    def _agree(self, outcome: Outcome) -> None:
+        """Averages over replicas what is told of a step."""
+        told = [outcome.loss, outcome.norm, outcome.perturbed_loss]
+        self._replicas.average([x for x in told if x is not None])
+        self._replicas.average(self._statistics.moving())
+        if self.options.get("m") is not None:
+            for value in outcome.memory.values():
+                if isinstance(value, list):
+                    self._replicas.average([x for x in value if x.is_floating_point()])
+
+    def _remember(self, memory: Memory, skipped: Tensor) -> None:
+        """Keeps what a step wants to remember, unless it was skipped."""
+        for key, value in memory.items():
+            self._memory[key] = kept(self._memory.get(key), value, skipped)
 
 
 def _check_base(base: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -44,22 +45,57 @@ def cut(batch: Batch, pieces: int) -> list[Slice]:
     return [(p[0] if isinstance(batch, Tensor) else p, len(p[0])) for p in parts]
 
 
+def prefix(slices: Sequence[Slice], samples: int) -> list[Slice]:
+    """The first `samples` samples of slices, as slices."""
+    kept: list[Slice] = []
+    for part, count in slices:
+        if samples <= 0:
+            break
+        taken = min(count, samples)
+        kept.append((part if taken == count else _first(part, taken), taken))
+        samples -= taken
+    return kept
+
+
+def _first(batch: Batch, samples: int) -> Batch:
+    return batch[:samples] if isinstance(batch, Tensor) else tuple(t[:samples] for t in batch)
+
+
+def chosen(batch: Batch, indices: Tensor) -> Batch:
+    """The samples of `batch` at `indices`, a long tensor on its device."""
+    return batch[indices] if isinstance(batch, Tensor) else tuple(t[indices] for t in batch)
+
+
+def sample_losses(loss_fn: LossFunction, part: Batch, count: int) -> Tensor:
+    """loss_fn of a slice: [count] or a scalar; ValueError for any other shape."""
+    losses = loss_fn(part)
+    if losses.shape not in ((count,), ()):
+        raise ValueError(
+            f"loss_fn must return one loss a sample, shape ({count},), or their mean, a "
+            f"scalar; got shape {tuple(losses.shape)}"
+        )
+    return losses
+
+
 def mean_loss(
-    loss_fn: LossFunction, slices: Sequence[Slice], backward: Callable[[Tensor], None]
+    loss_fn: LossFunction,
+    slices: Sequence[Slice],
+    backward: Callable[[Tensor], None],
+    around: Callable[[int], AbstractContextManager[None]] = lambda index: nullcontext(),
+    keep: list[Tensor] | None = None,
 ) -> Tensor:
     """Mean loss over all slices, detached; `backward` gets the share of each slice in turn.
 
-    Raises ValueError if loss_fn returns neither one loss a sample nor a scalar.
+    around: a context for the forward pass of the slice of this number. keep: takes what loss_fn
+    returned for each. Raises ValueError if loss_fn returns neither one loss a sample nor a scalar.
     """
     samples = sum(count for _, count in slices)
     shares = []
-    for part, count in slices:
-        losses = loss_fn(part)
-        if losses.shape not in ((count,), ()):
-            raise ValueError(
-                f"loss_fn must return one loss a sample, shape ({count},), or their mean, a "
-                f"scalar; got shape {tuple(losses.shape)}"
-            )
+    for index, (part, count) in enumerate(slices):
+        with around(index):
+            losses = sample_losses(loss_fn, part, count)
+        if keep is not None:
+            keep.append(losses.detach())
         loss = losses.mean() if losses.ndim else losses
         if count != samples:
             loss = loss * (count / samples)
@@ -73,8 +109,11 @@ def gradients(
     slices: Sequence[Slice],
     parameters: Tensors,
     scaler: GradScaler | None,
+    used: set[Tensor],
+    **passed: Any,
 ) -> tuple[Tensor, Tensors]:
-    """Mean loss and its gradient in `parameters`, zero where the loss does not depend on them.
+    """Mean loss and its gradient in `parameters`, zero where the loss does not depend on them;
+    `used` takes those on which it does. passed: around and keep of `mean_loss`.
 
     The loss is scaled for the backward pass and its gradient unscaled again, without waiting for
     the device. No `.grad` is read or written.
@@ -84,16 +123,18 @@ def gradients(
     def backward(loss: Tensor) -> None:
         nonlocal total
         if not loss.requires_grad:
-            found: Tensors = [torch.zeros_like(p) for p in parameters]
+            found: list[Tensor | None] = [None] * len(parameters)
         else:
             scaled = loss if scaler is None else scaler.scale(loss)
-            found = torch.autograd.grad(
-                scaled, parameters, allow_unused=True, materialize_grads=True
-            )
+            found = list(torch.autograd.grad(scaled, parameters, allow_unused=True))
+        used.update(p for p, g in zip(parameters, found, strict=True) if g is not None)
+        whole = [
+            torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+        ]
         # Out of place: two gradients may share memory.
-        total = torch._foreach_add(total, found) if total else found
+        total = torch._foreach_add(total, whole) if total else whole
 
-    loss = mean_loss(loss_fn, slices, backward)
+    loss = mean_loss(loss_fn, slices, backward, **passed)
     if scaler is not None:
         total = torch._foreach_mul(total, 1 / scaler.scale(torch.ones((), device=loss.device)))
     return loss, total

@@ -1,4 +1,4 @@
-"""What a user may ask for: variants, rho and options, checked against catalog.py."""
+"""What a user may ask for: variants, rho and options, checked against the catalog."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.catalog import VARIANTS, Variant
+from trainables.catalog import GEOMETRIES, VARIANTS, Variant, geometry
 
 
 def preset_of(variant: str) -> Variant:
@@ -18,7 +18,7 @@ def preset_of(variant: str) -> Variant:
 
 def check_rho(variant: str, rho: float | None) -> None:
     """Raise ValueError unless `rho` is a finite number >= 0, or None where there is no rho."""
-    if not preset_of(variant).rho:
+    if preset_of(variant).geometry is None:
         if rho is not None:
             raise ValueError(f"variant {variant!r} takes no rho, got {rho!r}")
     elif (
@@ -41,4 +41,11 @@ def complete_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
         problem = options[name].problem(value)
         if problem:
             raise ValueError(f"{name}: {problem}")
-    return {name: option.default for name, option in options.items()} | dict(given)
+    complete = {name: option.default for name, option in options.items()} | dict(given)
+    chosen = geometry(variant, complete)
+    if chosen is not None:
+        # What the geometry reads, whether or not this variant lets anyone choose it.
+        if complete.get("eta") is None:
+            complete["eta"] = GEOMETRIES[chosen].eta
+        complete.setdefault("normalize_bias", True)
+    return complete

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -39,3 +39,34 @@ def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad = True
+
+
+class RandomNumbers:
+    """The random numbers that layers such as dropout draw from torch's global generators.
+
+    replay: give every slice the same ones in all passes of a step.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], *, replay: bool) -> None:
+        devices = {p.device for p in parameters if p.is_cuda}
+        self._devices = sorted(devices, key=str) if replay else []
+        self._replay = replay
+        self._states: dict[tuple[int, int], list[Tensor]] = {}
+
+    @contextmanager
+    def of(self, index: tuple[int, int]) -> Iterator[None]:
+        """Inside, the slice of this chunk and number draws what it drew in the first pass."""
+        if self._replay:
+            if index in self._states:
+                self._set(self._states[index])
+            else:
+                self._states[index] = self._get()
+        yield
+
+    def _get(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._devices)]
+
+    def _set(self, states: list[Tensor]) -> None:
+        torch.set_rng_state(states[0])
+        for device, state in zip(self._devices, states[1:], strict=True):
+            torch.cuda.set_rng_state(state, device)

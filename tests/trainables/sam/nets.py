@@ -84,11 +84,25 @@ def sgd(net: nn.Module, **options: Any) -> torch.optim.SGD:
 def make(
     kind: str = "batch", dtype: torch.dtype = torch.float64, **options: Any
 ) -> tuple[nn.Module, SharpnessAware]:
-    """A net and a SharpnessAware over SGD; options as of SharpnessAware, rho 0.1 unless given."""
+    """A net and a SharpnessAware over SGD in its first of five epochs; options as of
+    SharpnessAware, rho 0.1 unless given."""
     net = make_net(kind, dtype)
     if options.get("variant") != "none":
         options.setdefault("rho", 0.1)
-    return net, SharpnessAware(net, sgd(net), **options)
+    optimizer = SharpnessAware(net, sgd(net), **options)
+    begin(net, optimizer, dtype=dtype)
+    return net, optimizer
+
+
+def begin(
+    net: nn.Module,
+    optimizer: SharpnessAware,
+    epoch: int = 0,
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    """Tells the optimizer its epoch of five, with what it may want to look at."""
+    samples = make_batches(2, dtype=dtype)
+    optimizer.begin_epoch(epoch, 5, samples=samples, loss_fn=loss_of(net))
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:

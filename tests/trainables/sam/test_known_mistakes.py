@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models import ResNet, VisionTransformer
+from torchvision.models.resnet import BasicBlock
 
 from tests.trainables.sam.nets import (
     Batch,
@@ -75,6 +77,36 @@ def test_backup_of_unperturbed_weights() -> None:
     many = [t for args in recorder.named("_foreach_clone") for t in args[0]]
     copied = {addresses[t.data_ptr()] for t in single + many if t.data_ptr() in addresses}
     assert copied == {name for name, _ in perturbed_parameters(net, "norm")}
+
+
+def test_adaptive_step_along_w_g_instead_of_w_squared_g() -> None:
+    net, optimizer = make("layer", variant="asam", rho=0.4)
+    before, (batch,) = weights_of(net), make_batches(1)
+    loss_of(net)(batch).mean().backward()  # type: ignore[no-untyped-call]
+    gradients = {k: p.grad.clone() for k, p in net.named_parameters() if p.grad is not None}
+    shifts: list[dict[str, Tensor]] = []
+
+    def loss_fn(b: Batch) -> Tensor:
+        shifts.append({k: w - before[k] for k, w in weights_of(net).items()})
+        return loss_of(net)(b)
+
+    optimizer.step(loss_fn, batch)
+    length = torch.cat([(before[k] * g).flatten() for k, g in gradients.items()]).norm()
+    for name, g in gradients.items():
+        expected = 0.4 * before[name].square() * g / length
+        torch.testing.assert_close(shifts[1][name], expected, rtol=1e-9, atol=1e-14)
+
+
+def test_norm_layers_of_torchvision_chosen_by_name() -> None:
+    with torch.device("meta"):
+        vit = VisionTransformer(8, 4, 1, 1, hidden_dim=8, mlp_dim=8, num_classes=2)
+        resnet = ResNet(BasicBlock, [1, 1, 1, 1])
+    layers = {name.rpartition(".")[0] for name, _ in perturbed_parameters(vit, "norm")}
+    block = "encoder.layers.encoder_layer_0"
+    assert layers == {f"{block}.ln_1", f"{block}.ln_2", "encoder.ln"}
+    layers = {name.rpartition(".")[0] for name, _ in perturbed_parameters(resnet, "norm")}
+    assert {"bn1", "layer1.0.bn2", "layer2.0.downsample.1"} < layers
+    assert len(layers) == 1 + 4 * 2 + 3
 
 
 def test_weight_gradients_of_unperturbed_layers_in_the_ascent_pass() -> None:

@@ -44,8 +44,8 @@ def test_the_ascent_gradient_is_unscaled() -> None:
     slices = cut(make_batches(1, dtype=torch.float32)[0], 5)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     parameters: list[Tensor] = list(net.parameters())
-    loss, scaled = gradients(loss_of(net), slices, parameters, scaler)
-    expected_loss, expected = gradients(loss_of(net), slices, parameters, None)
+    loss, scaled = gradients(loss_of(net), slices, parameters, scaler, set())
+    expected_loss, expected = gradients(loss_of(net), slices, parameters, None, set())
     assert torch.equal(loss, expected_loss)
     assert all(torch.equal(a, b) for a, b in zip(scaled, expected, strict=True))
 

@@ -23,9 +23,17 @@ from trainables.sam import SharpnessAware
         ({"variant": "sam", "rho": True}, "got True"),
         ({"variant": "sam", "rho": "0.1"}, "got '0.1'"),
         ({"variant": "none", "rho": 0.1}, "'none' takes no rho"),
-        ({"perturb": "gamma", "rho": 0.1}, "perturb='gamma'; allowed: all, norm, no_norm"),
-        ({"rho": 0.1, "eta": 0.1}, "'sam' takes no option 'eta'; allowed: bn_statistics"),
-        ({"rho": 0.1, "m": 16}, "'sam' takes no option 'm'"),
+        ({"perturb": "gamma", "rho": 0.1}, "subset 'gamma'; allowed: all, norm, no_norm"),
+        ({"rho": 0.1, "beta": 0.1}, "'sam' takes no option 'beta'; allowed: every, start_epoch"),
+        ({"rho": 0.1, "m": 0}, "m: 0 is below 1"),
+        ({"rho": 0.1, "m": 1.5}, "m: 1.5 is not a whole number"),
+        (
+            {"rho": 0.1, "ascent": "fraction:2"},
+            "'fraction:2' is not one of .*fraction:F with 0 < F",
+        ),
+        ({"variant": "ssam_d", "rho": 0.1, "density": "most"}, "not a number or one of matched"),
+        ({"variant": "ssam_d", "rho": 0.1, "density": 0}, "0 is not above 0"),
+        ({"variant": "ssam_d", "rho": 0.1, "perturb": "norm"}, "perturb must be 'all', got 'norm'"),
         ({"variant": "none", "eta": 0.1}, "allowed: none"),
         ({"variant": "asam", "rho": 0.1, "eta": -0.1}, "eta: -0.1 is below 0"),
         ({"variant": "asam", "rho": 0.1, "normalize_bias": 1}, "normalize_bias: 1 is not true"),
@@ -107,7 +115,7 @@ def test_it_is_an_optimizer_over_the_groups_and_state_of_its_base() -> None:
     assert optimizer.state is base.state
     optimizer.zero_grad()
     assert all(p.grad is None for p in net.parameters())
-    assert repr(optimizer).startswith("SharpnessAware(variant='sam', perturb='all', bn_stat")
+    assert repr(optimizer).startswith("SharpnessAware(variant='sam', perturb='all', base_opt")
     assert "lr: 0.1" in repr(optimizer)
 
 

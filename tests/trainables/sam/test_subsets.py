@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import timm
 import timm.layers
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tests.trainables.sam.nets import NETS, NORM_NAMES, make_net, sgd
-from trainables.sam import SharpnessAware, perturbed_parameters, register_norm, subsets
+from tests.trainables.sam.nets import NETS, NORM_NAMES, loss_of, make_batches, make_net, sgd
+from trainables.models import make_model
+from trainables.sam import SharpnessAware, masks, perturbed_parameters, register_norm, subsets
+from trainables.sam.subsets import fill_fisher, perturbed_elements, selection
 
 
 def names(model: nn.Module, perturb: str) -> list[str]:
@@ -149,6 +152,198 @@ def test_a_subset_outside_the_base_optimizer_is_refused() -> None:
         SharpnessAware(net, head, "sam", "norm", 0.1)
     with pytest.raises(ValueError, match="selects no trainable parameter"):
         SharpnessAware(nn.Linear(2, 2), sgd(net), "sam", "norm", 0.1)
+
+
+class Misnamed(nn.Module):
+    """Names that say nothing; a parameter of its own before the first layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias_like = nn.Parameter(torch.ones(2))
+        self.head = nn.Conv2d(1, 2, 1)
+        self.weight_norm = nn.BatchNorm2d(2)
+        self.stem = nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3), nn.Linear(3, 2, bias=False))
+        self.out = nn.RMSNorm(2)
+
+
+@pytest.mark.parametrize(
+    ("perturb", "expected"),
+    [
+        ("norm_weight", "weight_norm.weight stem.1.weight out.weight"),
+        ("norm_bias", "weight_norm.bias stem.1.bias"),
+        ("bias", "head.bias weight_norm.bias stem.0.bias stem.1.bias"),
+        ("stem", "head.weight head.bias"),
+        ("head", "stem.2.weight"),
+        ("norm_last:0.3", "out.weight"),
+        ("norm_last:0.34", "stem.1.weight stem.1.bias out.weight"),
+        ("norm_last:1", "weight_norm.weight weight_norm.bias stem.1.weight stem.1.bias out.weight"),
+        ("regex:^stem.*weight$", "stem.0.weight stem.1.weight stem.2.weight"),
+        ("regex:e+ad", "head.weight head.bias"),
+        (["norm_bias", "head"], "weight_norm.bias stem.1.bias stem.2.weight"),
+        (
+            "norm+head+stem",
+            "head.weight head.bias weight_norm.weight weight_norm.bias "
+            "stem.1.weight stem.1.bias stem.2.weight out.weight",
+        ),
+        ("norm_last:0.1+regex:_like|out", "bias_like out.weight"),
+    ],
+)
+def test_words_for_whole_tensors(perturb: str | list[str], expected: str) -> None:
+    assert [name for name, _ in perturbed_parameters(Misnamed(), perturb)] == expected.split()
+
+
+def test_a_share_of_the_norm_layers_is_counted_exactly() -> None:
+    # 0.7 * 10 is above 7 in floating point.
+    model = nn.Sequential(*(nn.RMSNorm(1) for _ in range(10)), nn.LayerNorm(1, bias=False))
+    assert len(names(model[:10], "norm_last:0.7")) == 7
+    without = nn.Sequential(nn.RMSNorm(1), nn.LayerNorm(1, elementwise_affine=False))
+    assert names(without, "norm_last:0.5") == ["0.weight"]
+
+
+def test_the_head_of_a_timm_model_is_its_classifier() -> None:
+    model = timm.create_model("test_vit", num_classes=3)
+    assert names(model, "head") == ["head.weight", "head.bias"]
+    assert names(model, "stem") == ["patch_embed.proj.weight", "patch_embed.proj.bias"]
+    assert "blocks" in names(timm.create_model("test_vit", num_classes=0), "head")[0]
+
+
+def masked(perturb: str | list[str], kind: str = "batch", seed: int = 0) -> dict[str, Tensor]:
+    """The selected elements by name, whole tensors as masks too."""
+    found = selection(make_net(kind), perturb, torch.Generator().manual_seed(seed))
+    return {
+        t.name: torch.ones(t.parameter.shape, dtype=torch.bool) if t.mask is None else t.mask
+        for t in found.targets
+    }
+
+
+def count(selected: dict[str, Tensor]) -> int:
+    return sum(int(mask.sum()) for mask in selected.values())
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("word", ["random", "top_magnitude"])
+def test_words_for_elements_select_exactly_their_count(kind: str, word: str) -> None:
+    net = make_net(kind)
+    total = sum(p.numel() for p in net.parameters())
+    for perturb, expected in {
+        f"{word}:matched": sum(p.numel() for _, p in perturbed_parameters(net, "norm")),
+        f"{word}:0.5": round(total / 2),
+        f"{word}:0.00001": 1,
+        f"{word}:1": total,
+        f"{word}:0.1+{word}:0.3": round(3 * total / 10),
+    }.items():
+        assert count(masked(perturb, kind)) == perturbed_elements(net, perturb) == expected
+        assert all(mask.any() for mask in masked(perturb, kind).values())
+
+
+@pytest.mark.parametrize(
+    "words", [["norm", "random:0.2"], ["head", "random:0.1", "top_magnitude:matched"]]
+)
+def test_a_union_selects_what_any_of_its_words_does_in_any_order(words: list[str]) -> None:
+    net = make_net("batch")
+    alone = [masked(word) for word in words]
+    expected = {
+        name: torch.stack([found.get(name, torch.zeros(p.shape).bool()) for found in alone]).any(0)
+        for name, p in net.named_parameters()
+    }
+    expected = {name: mask for name, mask in expected.items() if mask.any()}
+    for order in (words, words[::-1]):
+        found = masked(order)
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert count(expected) <= perturbed_elements(net, words) <= sum(map(count, alone))
+
+
+def test_whole_tensors_have_no_mask() -> None:
+    found = selection(make_net("layer"), "norm+random:0.3", torch.Generator().manual_seed(0))
+    assert [t.name for t in found.targets if t.mask is None] == ["2.weight", "2.bias"]
+    every = selection(make_net("layer"), "top_magnitude:1")
+    assert [t.mask for t in every.targets] == [None] * 6
+
+
+def test_frozen_tensors_hold_no_selected_elements() -> None:
+    net = make_net("batch")
+    net[0].weight.requires_grad = False  # type: ignore[index]
+    total = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    assert "0.weight" not in names(net, "top_magnitude:1")
+    assert perturbed_elements(net, "top_magnitude:1") == total
+
+
+def test_top_magnitude_takes_the_largest_weights() -> None:
+    net, chosen = make_net("group"), masked("top_magnitude:matched", "group")
+    inside = torch.cat([p[chosen[n]].abs() for n, p in net.named_parameters() if n in chosen])
+    outside = torch.cat(
+        [
+            p[~chosen[n]].abs() if n in chosen else p.abs().flatten()
+            for n, p in net.named_parameters()
+        ]
+    )
+    assert inside.min() >= outside.max()
+
+
+def test_top_fisher_waits_for_its_scores() -> None:
+    net = make_net("batch")
+    pending = selection(net, "top_fisher:matched+norm_bias")
+    assert pending.pending
+    assert [t.name for t in pending.targets] == ["1.bias", "4.bias"]
+    scores = masks.fisher_scores(net, loss_of(net), make_batches(2))
+    filled = fill_fisher(pending, scores)
+    assert not filled.pending
+    best = masks.top(scores, 20)
+    for (name, _), mask in zip(net.named_parameters(), best, strict=True):
+        [found] = [t.mask for t in filled.targets if t.name == name] or [mask.new_zeros(mask.shape)]
+        if name in ("1.bias", "4.bias"):
+            assert found is None
+        else:
+            assert torch.equal(mask, torch.ones_like(mask) if found is None else found)
+    alone = fill_fisher(selection(net, "top_fisher:matched"), scores)
+    elements = sum(p.numel() if m is None else int(m.sum()) for _, p, m in alone.targets)
+    assert elements == perturbed_elements(net, "top_fisher:matched") == 20
+    with pytest.raises(ValueError, match="waits for no scores"):
+        fill_fisher(filled, scores)
+    with pytest.raises(ValueError, match="one tensor for each trainable parameter"):
+        fill_fisher(pending, scores[1:])
+
+
+@pytest.mark.parametrize(
+    ("perturb", "told"),
+    [
+        ("norm_weight", r"selects no trainable parameter of Sequential\. Looked for .*LayerNorm"),
+        ("norm_bias", "Looked for affine layers"),
+        ("norm_last:0.5", "Looked for affine layers"),
+        ("random:matched", "as many elements as norm, which are none.*Looked for affine"),
+        ("head+norm", "perturb='norm' selects no trainable"),
+        (
+            "regex:x",
+            r"Its parameters are 0\.weight, 0\.bias, 1\.weight, 1\.bias, \.\.\. 10\.weight, "
+            r"10\.bias, 11\.weight, 11\.bias \(24 in all\)",
+        ),
+        ("random:0.5", "give generator="),
+        ("top_fisher:0.5", "known after the first begin_epoch"),
+    ],
+)
+def test_a_subset_that_selects_nothing_says_why(perturb: str, told: str) -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(12)))
+    with pytest.raises(ValueError, match=told):
+        perturbed_parameters(model, perturb)
+
+
+def test_a_frozen_subset_is_empty() -> None:
+    net = make_net("batch")
+    for _, p in perturbed_parameters(net, "norm"):
+        p.requires_grad = False
+    with pytest.raises(ValueError, match="perturb='norm' selects no trainable parameter"):
+        perturbed_parameters(net, "norm")
+    with pytest.raises(ValueError, match="perturb='norm' selects no trainable parameter"):
+        perturbed_elements(net, "norm")
+
+
+def test_elements_are_counted_without_values() -> None:
+    with torch.device("meta"):
+        net = make_model("resnet8", num_classes=3, in_channels=1, image_size=8, width=4)
+        norms = perturbed_elements(net, "norm")
+        for word in ("random", "top_fisher", "top_magnitude"):
+            assert perturbed_elements(net, f"{word}:matched") == norms
 
 
 def test_timm_is_not_imported_for_a_model_without_it() -> None:

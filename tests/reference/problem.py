@@ -1,0 +1,84 @@
+"""Losses and gradients as functions of named weights, and SGD on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tests.reference.geometry import Array, Arrays
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Problem:
+    """A model and the loss of each sample.
+
+    model: its parameters are the start; it is never changed but for its training flag.
+    loss: from outputs and labels to one loss a sample.
+    statistics: buffers of the model (running statistics) as they are now.
+    """
+
+    def __init__(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.model = model
+        self.loss = loss
+        self.statistics = {k: b.clone() for k, b in model.named_buffers()}
+
+    def start(self) -> Arrays:
+        """A copy of the parameters."""
+        return {k: p.detach().numpy().copy() for k, p in self.model.named_parameters()}
+
+    def losses(self, weights: Arrays, batch: Batch) -> Array:
+        """The loss of each sample; normalization uses the statistics of the batch."""
+        found = self._losses({k: torch.tensor(w) for k, w in weights.items()}, batch)
+        result: Array = found.detach().numpy()
+        return result
+
+    def gradient(self, weights: Arrays, batch: Batch, evaluation: bool = False) -> Arrays:
+        """The gradient of the mean loss; `evaluation`: normalization uses running statistics."""
+        leaves = {k: torch.tensor(w, requires_grad=True) for k, w in weights.items()}
+        mean = self._losses(leaves, batch, evaluation).mean()
+        found = torch.autograd.grad(mean, list(leaves.values()))
+        return {k: g.numpy() for k, g in zip(leaves, found, strict=True)}
+
+    def update_statistics(self, passes: Sequence[tuple[Arrays, Batch]]) -> None:
+        """Running statistics as the mean over passes that all start from those of now."""
+        ends = []
+        for weights, batch in passes:
+            end = {k: b.clone() for k, b in self.statistics.items()}
+            self._losses({k: torch.tensor(w) for k, w in weights.items()}, batch, buffers=end)
+            ends.append(end)
+        for k, b in self.statistics.items():
+            together = torch.stack([end[k] for end in ends])
+            self.statistics[k] = together.mean(0) if b.is_floating_point() else together[0]
+
+    def _losses(
+        self,
+        leaves: dict[str, Tensor],
+        batch: Batch,
+        evaluation: bool = False,
+        buffers: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        if buffers is None:
+            buffers = {k: b.clone() for k, b in self.statistics.items()}
+        self.model.train(not evaluation)
+        x, y = batch
+        return self.loss(torch.func.functional_call(self.model, {**leaves, **buffers}, (x,)), y)
+
+
+class SGD:
+    """v = momentum v + (u + weight_decay w); w = w - lr v"""
+
+    def __init__(self, momentum: float, weight_decay: float) -> None:
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.velocity: Arrays = {}
+
+    def step(self, w: Arrays, u: Arrays, lr: float) -> Arrays:
+        """The weights after one step from w."""
+        for k in w:
+            before = self.velocity.get(k, np.zeros_like(w[k]))
+            self.velocity[k] = self.momentum * before + u[k] + self.weight_decay * w[k]
+        return {k: w[k] - lr * self.velocity[k] for k in w}

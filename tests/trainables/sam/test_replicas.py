@@ -1,0 +1,80 @@
+"""Several processes that train one model on parts of each batch give what one process gives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.trainables.sam.nets import loss_of, make_batches, make_net, sgd
+from trainables.sam import SharpnessAware
+
+STEPS = 3
+
+
+def _train(kind: str, options: dict[str, Any], rank: int, replicas: int) -> dict[str, Tensor]:
+    net = make_net(kind)
+    model: nn.Module = net if replicas == 1 else DistributedDataParallel(net)
+    optimizer = SharpnessAware(model, sgd(net), **{"rho": 0.3} | options)
+    for images, labels in make_batches(STEPS, samples=16):
+        part = slice(rank * 16 // replicas, (rank + 1) * 16 // replicas)
+        optimizer.step(loss_of(model), (images[part], labels[part]), clip_norm=1.0)
+    return {k: v.detach().clone() for k, v in net.state_dict().items()}
+
+
+def _replica(rank: int, replicas: int, port: int, cases: list[Any], folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=replicas)
+    found = [_train(kind, options, rank, replicas) for kind, options in cases]
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("batch", {"m": 4}),
+    ("batch", {"m": 4, "perturb": "norm", "variant": "asam"}),
+    ("layer", {"m": 4}),
+    ("layer", {}),
+    ("layer", {"perturb": "norm"}),
+    ("layer", {"variant": "gsam"}),
+    ("layer", {"variant": "fsam"}),
+    ("layer", {"variant": "vasso", "m": 4}),
+    ("layer", {"ascent": "previous", "m": 4}),
+    ("layer", {"variant": "stable_sam", "m": 4}),
+    ("layer", {"variant": "none", "rho": None}),
+]
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_agree_with_one_process(replicas: int, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn(_replica, (replicas, port, CASES, str(tmp_path)), nprocs=replicas)  # type: ignore[no-untyped-call]
+    for number, (kind, options) in enumerate(CASES):
+        alone = _train(kind, options, 0, 1)
+        for rank in range(replicas):
+            found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)[number]
+            for name, value in alone.items():
+                torch.testing.assert_close(
+                    found[name], value, rtol=1e-9, atol=1e-12, msg=f"{kind} {options} {name}"
+                )
+
+
+def test_one_perturbation_for_all_replicas_needs_batchnorm_over_all(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        net = make_net("batch")
+        with pytest.raises(ValueError, match="SyncBatchNorm does on GPUs only; give m"):
+            SharpnessAware(DistributedDataParallel(net), sgd(net), rho=0.1)
+    finally:
+        dist.destroy_process_group()

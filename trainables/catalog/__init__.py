@@ -1,0 +1,54 @@
+"""Facts that both packages read, without torch: variants, subsets, models, data sets, optimizers.
+
+Everything that a spec may name is declared here once; `study.spec` checks against it and
+`trainables` builds from it.
+"""
+
+from __future__ import annotations
+
+from trainables.catalog import subsets
+from trainables.catalog.datasets import DATA_NAMES, DATASETS, DataSet, data_set
+from trainables.catalog.geometries import GEOMETRIES, Geometry, Range
+from trainables.catalog.models import (
+    MODEL_NAMES,
+    MODELS,
+    NORMS,
+    model_options,
+    wrong_option,
+)
+from trainables.catalog.nearest import nearest
+from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Choice
+from trainables.catalog.options import Option
+from trainables.catalog.own import OWN, is_own
+from trainables.catalog.subsets import Kind
+from trainables.catalog.variants import VARIANTS, Variant, cost, geometry, suggested
+
+__all__ = [
+    "DATASETS",
+    "DATA_NAMES",
+    "DIAGNOSTICS",
+    "GEOMETRIES",
+    "MODELS",
+    "MODEL_NAMES",
+    "NORMS",
+    "OPTIMIZERS",
+    "OWN",
+    "SCHEDULES",
+    "VARIANTS",
+    "Choice",
+    "DataSet",
+    "Geometry",
+    "Kind",
+    "Option",
+    "Range",
+    "Variant",
+    "cost",
+    "data_set",
+    "geometry",
+    "is_own",
+    "model_options",
+    "nearest",
+    "subsets",
+    "suggested",
+    "wrong_option",
+]

@@ -1,0 +1,77 @@
+"""Models by name, and the options that each takes."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trainables.catalog.own import OWN
+
+NORMS = ("bn", "gn", "ln", "rms", "none", "dyt")
+"""Words for the normalization of a network: trainables.models.norm says what each means."""
+_TOKEN_NORMS = ("ln", "rms", "none", "dyt")
+_TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network of ours. Each takes the options `norm` and `affine`.
+
+    norms: words that `norm` takes, the default first. width: default of the option `width`, None
+    for a network whose name fixes its channels.
+    """
+
+    norms: tuple[str, ...]
+    width: int | None = None
+
+
+MODELS: Mapping[str, Model] = {
+    "resnet8": Model(NORMS, width=16),
+    "resnet20": Model(NORMS, width=16),
+    "resnet32": Model(NORMS, width=16),
+    "resnet44": Model(NORMS, width=16),
+    "resnet56": Model(NORMS, width=16),
+    "preact_resnet18": Model(NORMS),
+    "wrn16_4": Model(NORMS),
+    "wrn28_10": Model(NORMS),
+    "resnext29_32x4d": Model(NORMS),
+    "densenet100": Model(NORMS),
+    "convmixer": Model(NORMS),
+    "vit": Model(_TOKEN_NORMS),
+    "vit_tiny": Model(_TOKEN_NORMS),
+    "vit_small": Model(_TOKEN_NORMS),
+}
+
+MODEL_NAMES = (*MODELS, "timm/NAME", OWN)
+
+
+def model_options(name: str) -> Mapping[str, int | str | bool] | None:
+    """Options that the model `name` takes besides its name, with their defaults.
+
+    None for one not declared here. Of a user's own model nothing is declared: it gets every option.
+    """
+    if model := MODELS.get(name):
+        width = {} if model.width is None else {"width": model.width}
+        return {**width, "norm": model.norms[0], "affine": True}
+    return {} if _TIMM.fullmatch(name) else None
+
+
+def wrong_option(name: str, given: Mapping[str, object]) -> tuple[str, str] | None:
+    """The first key of `given` that the declared model `name` cannot be built with, and why.
+
+    A value None stands for the default.
+    """
+    takes = model_options(name) or {}
+    for key in given:
+        if key not in takes:
+            return key, f"{name} takes no {key}; leave it out"
+    norm = given.get("norm")
+    if norm is not None and norm not in (norms := MODELS[name].norms):
+        near = difflib.get_close_matches(str(norm), norms, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return "norm", f"unknown norm for {name} {norm!r}; allowed: {', '.join(norms)}{hint}"
+    if norm == "none" and given.get("affine") is False:
+        return "affine", "norm none has no layers to take affine parameters from; leave it out"
+    return None
