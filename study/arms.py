@@ -202,6 +202,10 @@ class Arms(Checked):
             raise self.document.error((*place, "variant"), text)
         perturbs = ["all"] if entry.perturb is None else entry.perturb.choices
         self.once(perturbs, (*place, "perturb"))
+        own = [name for name in variants if catalog.VARIANTS[name].perturb_all]
+        if own and perturbs != ["all"]:
+            text = f"{own[0]} chooses itself what to perturb; leave perturb out, and give density"
+            raise self.document.error((*place, "perturb") if place[0] == "arms" else place, text)
         return variants, perturbs
 
     def known(

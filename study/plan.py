@@ -27,7 +27,7 @@ def show(spec: Spec, console: Console, *, timed: bool) -> None:
     images = _training_images(spec)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("arm", "method", "search space"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for title in ("trials", "epochs", "gradient evaluations", *(["hours"] if timed else [])):
         table.add_column(title, justify="right")
     evaluations, hours, total = 0.0, 0.0, 0

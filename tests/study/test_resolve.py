@@ -209,6 +209,10 @@ def test_a_grid_takes_no_budget_but_its_size() -> None:
         ("{variant: sam, m: 0}", "0 is below 1"),
         ("{variant: sam, every: 1.5}", "1.5 is not a whole number"),
         ("{variant: looksam, every: 2}", "unknown key 'every'"),
+        (
+            "{variant: ssam_f, perturb: norm}",
+            "arms.own.perturb: ssam_f chooses itself what to perturb; leave perturb out",
+        ),
     ],
 )
 def test_options_and_ranges_that_a_variant_does_not_have_are_refused(
