@@ -11,20 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from study.checked import Checked
+from study.part import NAME, Count, Part, Seed, not_in
 from study.records import Value
 from study.space import span_problem
-from study.spec import (
-    METHOD_KEYS,
-    NAME,
-    SEARCH_KEYS,
-    Arm,
-    Count,
-    Method,
-    Part,
-    Seed,
-    Span,
-    not_in,
-)
+from study.spec import METHOD_KEYS, SEARCH_KEYS, Arm, Method, Span
 from study.yamlfile import Document, Place
 from trainables import catalog
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from study.spec import Part
+from study.part import Part
 from study.yamlfile import Document, Place, SpecError
 
 P = TypeVar("P", bound=Part)

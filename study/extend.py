@@ -15,7 +15,7 @@ from rich.console import Console
 from study import run
 from study.extension import extended
 from study.home import Home
-from study.spec import NAME
+from study.part import NAME
 from study.yamlfile import SpecError
 
 

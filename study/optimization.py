@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from study.checked import Checked
-from study.spec import Arm, Optimizer, Resources, Schedule, Workload
+from study.spec import Arm, Resources
+from study.workload import Optimizer, Schedule, Workload
 from study.yamlfile import Document
 from trainables import catalog
 
@@ -101,7 +102,7 @@ class Optimization(Checked):
                 if along_momentum and not (optimizer.name == "sgd" and optimizer.momentum):
                     text = f"{method.variant} perturbs along the momentum of sgd; give it one"
                     raise self.fail(text, *place)
-                if self.given.precision == "float16" and variant.update in ("lookbehind", "sampa"):
+                if self.given.precision == "float16" and not variant.takes_scaler:
                     text = f"{method.variant} takes no scaled loss; give precision bfloat16"
                     raise self.fail(text, *place)
             self.check_chunks(name, arm)

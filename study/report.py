@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from study import algorithms, analysis, plots, stages, tables
 from study.home import Home, plain_yaml
 from study.journal import Contents, Line
+from study.part import NAME
 from study.records import Result
-from study.spec import NAME, Spec
+from study.spec import Spec
 from study.verdict import Verdict, decide, plan_hash
 from study.yamlfile import SpecError
 

@@ -12,21 +12,10 @@ from study import yamlfile
 from study.arms import Arms, Cross
 from study.checked import Checked
 from study.optimization import Optimization
+from study.part import Name, Part, not_in
 from study.space import grid
-from study.spec import (
-    EPOCH_PRUNERS,
-    Arm,
-    Confirm,
-    Model,
-    Name,
-    Part,
-    Resources,
-    Spec,
-    Tune,
-    Verdict,
-    Workload,
-    not_in,
-)
+from study.spec import EPOCH_PRUNERS, Arm, Confirm, Resources, Spec, Tune, Verdict
+from study.workload import Model, Workload
 from study.yamlfile import Document
 from trainables import catalog
 
@@ -173,10 +162,8 @@ class _Resolver(Checked):
                 raise self.fail(text, "workload", "budget", "match")
             for name, arm in arms.items():
                 for method in arm.methods:
-                    varying = {"start_epoch", "end_epoch", "lambda_1"} & {
-                        key for key, value in method.options.items() if value
-                    }
-                    if budget.match == "gradient_evaluations" and varying:
+                    steady = catalog.steady(method.variant, method.options)
+                    if budget.match == "gradient_evaluations" and not steady:
                         text = f"{name} costs more in some steps than in others; match epochs"
                         raise self.fail(text, "workload", "budget", "match")
             if len({method.cost for method in arms[budget.of].methods}) > 1:

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from study import resolve, yamlfile
+from study.part import Count
 from study.space import grid
-from study.spec import Arm, Count, Data, Method, Resources, Span, Spec, Workload
+from study.spec import Arm, Method, Resources, Span, Spec
+from study.workload import Data, Workload
 from study.yamlfile import Document
 from trainables import catalog
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor, nn
 
-from trainables.optimization import norm_parameters
 from trainables.sam import LastStep
+from trainables.sam.subsets import norm_parameters
 
 
 class Diagnostics:

@@ -21,15 +21,10 @@ from torch.optim.lr_scheduler import (
 )
 
 from trainables.catalog import OPTIMIZERS, SCHEDULES, Choice
-from trainables.sam.subsets import norm_layers
+from trainables.sam.subsets import norm_parameters
 
 if TYPE_CHECKING:
     from trainables.training import Config
-
-
-def norm_parameters(model: nn.Module) -> set[nn.Parameter]:
-    """The parameters of normalization layers, by the type of the layer."""
-    return {p for layer in norm_layers(model) for p in layer.parameters(recurse=False)}
 
 
 def freeze(model: nn.Module, train: str) -> None:

@@ -257,12 +257,11 @@ class Training:
     def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """`losses`, without a look at the accuracy."""
         images, labels = batch
-        return F.cross_entropy(
-            self._logits(images),
-            labels,
-            reduction="none",
-            label_smoothing=self.config.label_smoothing,
-        )
+        return self._cross_entropy(self._logits(images), labels)
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One forward pass: label-smoothed cross-entropy of each image of a batch, [n]."""
@@ -275,9 +274,7 @@ class Training:
             correct = (logits.detach().argmax(1) == labels).sum()
             self._correct = correct if self._correct is None else self._correct + correct
             self._counted[slice_] = len(labels)
-        return F.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
-        )
+        return self._cross_entropy(logits, labels)
 
     def _logits(self, images: Tensor) -> Tensor:
         with optimization.autocast(self.device, self.config.precision):

@@ -269,6 +269,20 @@ def test_params_are_flat_and_tell_only_what_is_unusual() -> None:
             ],
             "workload.budget.match: own costs more in some steps than in others; match epochs",
         ),
+        (
+            [
+                "arms.own={variant: ae_sam, lambda_1: 0.0}",
+                "workload.budget={match: gradient_evaluations, of: sam_all}",
+            ],
+            "workload.budget.match: own costs more in some steps than in others; match epochs",
+        ),
+        (
+            [
+                "arms.own={variant: sam, end_epoch: 0}",
+                "workload.budget={match: gradient_evaluations, of: sam_all}",
+            ],
+            "workload.budget.match: own costs more in some steps than in others; match epochs",
+        ),
     ],
 )
 def test_methods_that_do_not_fit_the_workload_are_refused(

@@ -21,7 +21,7 @@ from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Ch
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
 from trainables.catalog.subsets import Kind
-from trainables.catalog.variants import VARIANTS, Variant, cost, geometry, suggested
+from trainables.catalog.variants import VARIANTS, Variant, cost, geometry, steady, suggested
 
 __all__ = [
     "DATASETS",
@@ -48,6 +48,7 @@ __all__ = [
     "is_own",
     "model_options",
     "nearest",
+    "steady",
     "subsets",
     "suggested",
     "wrong_option",

@@ -26,6 +26,17 @@ class DataSet:
     classes: int | None = None
 
 
+def _cifar(classes: int) -> DataSet:
+    return DataSet(
+        title=f"CIFAR-{classes}: photographs, 32x32, colour",
+        augment=("crop_flip", "crop", "none"),
+        takes=("root",),
+        pool=50_000,
+        test=10_000,
+        classes=classes,
+    )
+
+
 DATASETS: Mapping[str, DataSet] = {
     "digits": DataSet(
         title="handwritten digits of scikit-learn, 8x8, grey",
@@ -34,22 +45,8 @@ DATASETS: Mapping[str, DataSet] = {
         test=697,
         classes=10,
     ),
-    "cifar10": DataSet(
-        title="CIFAR-10: photographs, 32x32, colour",
-        augment=("crop_flip", "crop", "none"),
-        takes=("root",),
-        pool=50_000,
-        test=10_000,
-        classes=10,
-    ),
-    "cifar100": DataSet(
-        title="CIFAR-100: photographs, 32x32, colour",
-        augment=("crop_flip", "crop", "none"),
-        takes=("root",),
-        pool=50_000,
-        test=10_000,
-        classes=100,
-    ),
+    "cifar10": _cifar(10),
+    "cifar100": _cifar(100),
     "imagefolder": DataSet(
         title="a folder with train/CLASS/ and test/CLASS/ of image files",
         augment=("crop_flip", "crop", "none"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from trainables.catalog.geometries import GEOMETRIES, Range
@@ -31,7 +31,8 @@ class Variant:
     geometry's norm of the perturbation equals rho on the perturbed subset. zero_is_base: whether
     rho = 0 gives the base optimizer. stored: which weights the parameters hold between two steps.
     base_steps: base optimizer updates a step; `k`: as many as the option says. perturb_all:
-    whether it chooses what to perturb itself.
+    whether it chooses what to perturb itself. takes_scaler: whether its losses may be scaled.
+    reads_epoch: whether it has to know the epoch, whatever its options.
     """
 
     title: str
@@ -47,6 +48,8 @@ class Variant:
     stored: Literal["clean"] = "clean"
     base_steps: Literal[1, "k"] = 1
     perturb_all: bool = False
+    takes_scaler: bool = True
+    reads_epoch: bool = False
 
 
 _WHEN = {
@@ -94,6 +97,11 @@ _ASCENT = {
     )
 }
 _COMMON = {**_WHEN, **_PASSES, **_RADIUS, **_M}
+_FREE = {
+    **_COMMON,
+    **_GEOMETRY,
+}
+"""Options of a variant that takes any geometry."""
 _MASKED = {
     "density": Option(
         0.5, "share of all parameters in the mask", 0.0, 1.0, True, words=("matched",)
@@ -104,10 +112,6 @@ _MASKED = {
 
 def _without(options: Mapping[str, Option], *names: str) -> dict[str, Option]:
     return {name: option for name, option in options.items() if name not in names}
-
-
-def _one(options: Options) -> float:
-    return 1.0
 
 
 def _sam(title: str, paper: str, geometry: str) -> Variant:
@@ -160,16 +164,10 @@ VARIANTS: Mapping[str, Variant] = {
         update="gsam",
         options={
             "alpha": Option(0.4, "weight of the orthogonal part", low=0.0),
-            **_COMMON,
-            "rho_schedule": Option(
-                "lr",
-                "how rho changes over the epochs",
-                words=("constant", "linear", "cosine", "lr"),
-            ),
-            "rho_end": Option(0.167, "share of rho at the end of the schedule", low=0.0),
-            **_GEOMETRY,
+            **_FREE,
+            "rho_schedule": replace(_WHEN["rho_schedule"], default="lr"),
+            "rho_end": replace(_WHEN["rho_end"], default=0.167),
         },
-        ascent_cost=_one,
         zero_is_base="rounding",
     ),
     "looksam": Variant(
@@ -179,8 +177,7 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             "k": Option(5, "steps between two perturbations", low=1, whole=True),
             "alpha": Option(0.7, "weight of the kept part", low=0.0),
-            **_without(_COMMON, "every"),
-            **_GEOMETRY,
+            **_without(_FREE, "every"),
         },
         ascent_cost=lambda options: 1 / options["k"],
         zero_is_base="no",
@@ -192,8 +189,7 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             "beta": Option(0.6, "probability that a tensor is perturbed", 0.0, 1.0, True),
             "gamma": Option(0.5, "share of the batch in the second pass", 0.0, 1.0, True),
-            **_without(_COMMON, "m", "radius"),
-            **_GEOMETRY,
+            **_without(_FREE, "m", "radius"),
         },
         ascent_cost=lambda options: 1 / 3 + options["gamma"],
         norm_is_rho=False,
@@ -205,10 +201,10 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             **_MASKED,
             "fisher_samples": Option(1024, "samples that score the elements", low=1, whole=True),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
         perturb_all=True,
+        reads_epoch=True,
     ),
     "ssam_d": Variant(
         title="SSAM-D: SAM on elements that are dropped by gradient and grown at random",
@@ -217,20 +213,20 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             **_MASKED,
             "drop_rate": Option(0.5, "share of the mask that is dropped at first", 0.0, 1.0),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
         perturb_all=True,
+        reads_epoch=True,
     ),
     "lookbehind": Variant(
         title="Lookbehind: k ascent steps, each with a descent step, then interpolation",
         paper="Mordido et al., Lookbehind-SAM, arXiv 2307.16704",
         update="lookbehind",
+        takes_scaler=False,
         options={
             "k": Option(2, "ascent and descent steps", low=1, whole=True),
             "alpha": Option(0.5, "share of the way to the fast weights", 0.0, 1.0, True),
-            **_without(_COMMON, "m", "dropout_masks", "radius"),
-            **_GEOMETRY,
+            **_without(_FREE, "m", "dropout_masks", "radius"),
         },
         ascent_cost=lambda options: float(options["k"]),
         zero_is_base="no",
@@ -240,19 +236,18 @@ VARIANTS: Mapping[str, Variant] = {
         title="SAMPa: perturbs with the gradient at an auxiliary point; two passes at once",
         paper="Xie et al., SAMPa, arXiv 2410.10683",
         update="sampa",
+        takes_scaler=False,
         options={
             "lambda_": Option(0.2, "weight of the gradient at the auxiliary point", 0.0, 1.0),
-            **_without(_COMMON, "m", "dropout_masks", "radius", "every"),
-            **_GEOMETRY,
+            **_without(_FREE, "m", "dropout_masks", "radius", "every"),
         },
-        ascent_cost=_one,
         zero_is_base="no",
     ),
     "msam": Variant(
         title="Momentum-SAM: e = -rho v / ||v||, v the momentum",
         paper="Becker et al., Momentum-SAM, arXiv 2401.12033",
         ascent="momentum",
-        options={**_without(_COMMON, "dropout_masks", "m", "radius"), **_GEOMETRY},
+        options=_without(_FREE, "dropout_masks", "m", "radius"),
         ascent_cost=lambda options: 0.0,
         has_range=False,
     ),
@@ -263,10 +258,8 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             "sigma": Option(1.0, "weight of the shared part", low=0.0),
             "decay": Option(0.9, "of the moving average that stands for it", 0.0, 1.0),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
-        ascent_cost=_one,
     ),
     "vasso": Variant(
         title="VaSSO: perturbs along a moving average of g",
@@ -274,10 +267,8 @@ VARIANTS: Mapping[str, Variant] = {
         ascent="averaged",
         options={
             "theta": Option(0.9, "weight of the newest gradient", 0.0, 1.0, True),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
-        ascent_cost=_one,
     ),
     "wsam": Variant(
         title="WSAM, decoupled: a base step with g, then a step along g_p - g",
@@ -285,32 +276,28 @@ VARIANTS: Mapping[str, Variant] = {
         update="wsam",
         options={
             "gamma": Option(0.9, "weight of the sharpness, below 1", 0.0, 0.999),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
-        ascent_cost=_one,
         zero_is_base="rounding",
     ),
     "stable_sam": Variant(
         title="StableSAM: the perturbed gradient with the length of g",
         paper="Tan et al., Stabilizing Sharpness-aware Minimization, arXiv 2401.07250",
         update="stable_sam",
-        options={**_COMMON, **_GEOMETRY},
-        ascent_cost=_one,
+        options=_FREE,
         zero_is_base="rounding",
     ),
     "ae_sam": Variant(
         title="AE-SAM: perturbs only where the gradient is large",
         paper="Jiang et al., An Adaptive Policy to Employ SAM, arXiv 2304.14647",
         update="ae_sam",
+        reads_epoch=True,
         options={
             "delta": Option(0.9, "of the running mean and variance of ||g||^2", 0.0, 1.0),
             "lambda_1": Option(-1.0, "threshold at the end"),
             "lambda_2": Option(1.0, "threshold at the start"),
-            **_without(_COMMON, "m"),
-            **_GEOMETRY,
+            **_without(_FREE, "m"),
         },
-        ascent_cost=_one,
         zero_is_base="rounding",
     ),
     "ire": Variant(
@@ -322,10 +309,8 @@ VARIANTS: Mapping[str, Variant] = {
             "mu": Option(2.0, "how much longer the step is elsewhere", low=0.0),
             "refresh": Option(10, "steps between two masks", low=1, whole=True),
             "ire_start": Option(0, "first epoch with longer steps", low=0, whole=True),
-            **_COMMON,
-            **_GEOMETRY,
+            **_FREE,
         },
-        ascent_cost=_one,
         zero_is_base="no",
     ),
 }
@@ -336,6 +321,12 @@ def cost(variant: str, options: Options) -> float:
     first or last epoch of perturbation at most that many."""
     every: int = options.get("every", 1)
     return 1 + VARIANTS[variant].ascent_cost(options) / every
+
+
+def steady(variant: str, options: Options) -> bool:
+    """Whether `cost` holds from the first epoch to the last, and not only at most."""
+    whole_run = options.get("start_epoch", 0) == 0 and options.get("end_epoch") is None
+    return whole_run and variant != "ae_sam"
 
 
 def geometry(variant: str, options: Options) -> str | None:

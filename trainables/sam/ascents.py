@@ -69,26 +69,17 @@ def random(step: Step, chunk: list[Slice], wanted: list[Target]) -> Direction:
 def friendly(step: Step, chunk: list[Slice], wanted: list[Target]) -> Direction:
     """g - sigma c, c a moving average of g (Li et al., arXiv 2403.12350, equations 8 and 9)."""
     found = batch(step, chunk, wanted)
-    average, known = step.remembered("average", step.moving)
-    decay = step.options["decay"]
-    g = found.vector
-    mixed = torch._foreach_add(torch._foreach_mul(average, decay), g, alpha=1 - decay)
-    found.memory = step.known(
-        "average", [torch.where(known > 0, m, x) for m, x in zip(mixed, g, strict=True)]
-    )
-    found.vector = torch._foreach_sub(g, average, alpha=step.options["sigma"])
+    before, _ = step.remembered("average", step.moving)
+    found.memory = _average(step, found.vector, 1 - step.options["decay"])
+    found.vector = torch._foreach_sub(found.vector, before, alpha=step.options["sigma"])
     return found
 
 
 def averaged(step: Step, chunk: list[Slice], wanted: list[Target]) -> Direction:
     """(1 - theta) a + theta g, a the direction before (Li and Giannakis, arXiv 2309.15639)."""
     found = batch(step, chunk, wanted)
-    before, known = step.remembered("average", step.moving)
-    theta = step.options["theta"]
-    g = found.vector
-    mixed = torch._foreach_add(torch._foreach_mul(before, 1 - theta), g, alpha=theta)
-    found.vector = [torch.where(known > 0, m, x) for m, x in zip(mixed, g, strict=True)]
-    found.memory = step.known("average", found.vector)
+    found.memory = _average(step, found.vector, step.options["theta"])
+    found.vector = found.memory["average"]
     return found
 
 
@@ -101,6 +92,15 @@ ASCENTS: Mapping[str, Ascent] = {
     "friendly": friendly,
     "averaged": averaged,
 }
+
+
+def _average(step: Step, newest: Tensors, weight: float) -> Memory:
+    """What to remember as `average`: the moving average with the newest; the first is its own."""
+    before, known = step.remembered("average", step.moving)
+    mixed = torch._foreach_add(torch._foreach_mul(before, 1 - weight), newest, alpha=weight)
+    return step.known(
+        "average", [torch.where(known > 0, m, x) for m, x in zip(mixed, newest, strict=True)]
+    )
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

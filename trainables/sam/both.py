@@ -29,7 +29,9 @@ def both_passes(step: Step, full: bool = False) -> tuple[Outcome, Tensors]:
         perturbed_losses.append(perturbed_loss * share)
         memories.append(direction.memory)
         if direction.gradient is not None:
-            part = torch._foreach_mul(direction.gradient, share)
+            part = direction.gradient
+            if share != 1:
+                part = torch._foreach_mul(part, share)
             total = torch._foreach_add(total, part) if total else part
     outcome = Outcome(
         torch.stack(losses).sum(), torch.stack(norms).sum(), torch.stack(perturbed_losses).sum()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.sam.geometry import Tensors
-from trainables.sam.masks import fisher_scores
+from trainables.sam.masks import at, fisher_scores, random
 from trainables.sam.passes import Batch, LossFunction
 from trainables.sam.step import Memory, Target
 from trainables.sam.subsets import Selection, perturbed_elements
@@ -58,7 +58,7 @@ def first_masks(optimizer: SharpnessAware, parameters: Tensors) -> Memory:
     size = mask_size(optimizer.model, optimizer.options["density"])
     memory: Memory = {"size": size, "refresh_due": False}
     if optimizer.variant == "ssam_d":
-        memory["mask"] = random_masks(parameters, size, optimizer.generator)
+        memory["mask"] = random(parameters, size, optimizer.generator)
     return memory
 
 
@@ -82,13 +82,6 @@ def fisher_of(
     return dict(zip(names, scores, strict=True))
 
 
-def random_masks(parameters: Tensors, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Masks of `size` elements drawn uniformly from all parameters together."""
-    total = sum(p.numel() for p in parameters)
-    drawn = torch.rand(total, generator=generator).to(parameters[0].device, non_blocking=True)
-    return _like(parameters, drawn.topk(size).indices)
-
-
 def drop_and_grow(
     masks: Tensors, gradient: Tensors, size: int, rate: float, generator: torch.Generator
 ) -> list[Tensor]:
@@ -100,12 +93,4 @@ def drop_and_grow(
     kept = scores.masked_fill(~inside, -1.0).topk(size - dropped).indices
     drawn = torch.rand(len(inside), generator=generator).to(inside.device, non_blocking=True)
     grown = drawn.masked_fill(inside, -1.0).topk(dropped).indices
-    return _like(masks, torch.cat([kept, grown]))
-
-
-def _like(tensors: Tensors, chosen: Tensor) -> list[Tensor]:
-    """Masks with the shapes of `tensors` that are true at flat indices into all of them."""
-    flat = torch.zeros(sum(t.numel() for t in tensors), dtype=torch.bool, device=chosen.device)
-    flat[chosen] = True
-    parts = torch.split(flat, [t.numel() for t in tensors])
-    return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+    return at(masks, torch.cat([kept, grown]))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from trainables.sam.passes import Batch, LossFunction, Slice, cut
+from trainables.sam.passes import Batch, LossFunction, Slice, cut, each, prefix
 
 _GRADIENT_ELEMENTS = 2**25
 """How many elements the per-sample gradients of one chunk hold at most, but for one sample's."""
@@ -27,13 +26,22 @@ def random(tensors: Sequence[Tensor], count: int, generator: torch.Generator) ->
     """
     total = sum(t.numel() for t in tensors)
     order = torch.randperm(total, generator=generator, device="cpu")
-    return _masks(tensors, order[:count])
+    return at(tensors, order[:count])
 
 
 def top(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     """Masks of the `count` largest scores over all tensors together; of equal scores the first."""
     flat = torch.cat([score.detach().flatten() for score in scores])
-    return _masks(scores, flat.sort(descending=True, stable=True).indices[:count])
+    return at(scores, flat.sort(descending=True, stable=True).indices[:count])
+
+
+def at(tensors: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
+    """Masks shaped and placed as `tensors` of the elements at the positions `chosen`."""
+    sizes = [t.numel() for t in tensors]
+    flat = torch.zeros(sum(sizes), dtype=torch.bool, device=chosen.device)
+    flat[chosen] = True
+    parts = zip(torch.split(flat, sizes), tensors, strict=True)
+    return [part.view(t.shape).to(t.device, copy=True) for part, t in parts]
 
 
 def elements(
@@ -114,7 +122,7 @@ def _sample_loss(model: nn.Module, loss_fn: LossFunction) -> Any:
     module = _Loss(model, loss_fn)
 
     def loss(weights: Mapping[str, Tensor], sample: Batch) -> Tensor:
-        batch = _each(sample, lambda t: t.unsqueeze(0))
+        batch = each(sample, lambda t: t.unsqueeze(0))
         named = {f"model.{name}": w for name, w in weights.items()}
         found: Tensor = functional_call(module, named, (batch,))
         return found
@@ -127,15 +135,9 @@ def _chunks(batches: Iterable[Batch], samples: int, size: int) -> Iterator[Slice
     for batch in batches:
         if left == 0:
             return
-        [(_, found)] = cut(batch, 1)
-        used = min(found, left)
-        left -= used
-        yield from cut(_each(batch, itemgetter(slice(used))), math.ceil(used / size))
-
-
-def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch with every tensor changed, a tensor or a tuple as before."""
-    return change(batch) if isinstance(batch, Tensor) else tuple(map(change, batch))
+        for part, used in prefix(cut(batch, 1), left):
+            left -= used
+            yield from cut(part, math.ceil(used / size))
 
 
 @contextmanager
@@ -147,12 +149,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _masks(tensors: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Masks shaped and placed as `tensors` of the elements at the positions `chosen`."""
-    sizes = [t.numel() for t in tensors]
-    flat = torch.zeros(sum(sizes), dtype=torch.bool, device=chosen.device)
-    flat[chosen] = True
-    parts = zip(torch.split(flat, sizes), tensors, strict=True)
-    return [part.view(t.shape).to(t.device, copy=True) for part, t in parts]

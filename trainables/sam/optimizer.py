@@ -5,7 +5,7 @@ A variant is an entry in catalog.VARIANTS over orthogonal parts, each a small fu
 - where the ascent direction comes from: one function in ascents.ASCENTS,
 - how it becomes a perturbation: one function in geometry.GEOMETRIES,
 - which gradient the base optimizer gets: one function in updates.UPDATES,
-- whether it is applied: `_update`, which knows neither variant nor subset.
+- whether it is applied: base_step, which knows neither variant nor subset.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trainables.sam.cosine import watched
 from trainables.sam.dynamic import first_masks, fisher_of, masked_targets, masks_of
 from trainables.sam.masks import top
 from trainables.sam.memory import kept, on_device
-from trainables.sam.passes import Batch, LossFunction, Slice, cut
+from trainables.sam.passes import Batch, LossFunction, chunks
 from trainables.sam.presets import check_rho, complete_options, preset_of
 from trainables.sam.replicas import Replicas, unwrapped
 from trainables.sam.schedules import Epoch, perturbs
@@ -97,7 +97,8 @@ class SharpnessAware(Optimizer):
         self.diagnose = False
         self._preset = preset_of(variant)
         self._replicas = Replicas(model)
-        self._replicas.share_batchnorm(self.options.get("m"))
+        if self._preset.geometry is not None:
+            self._replicas.share_batchnorm(self.options.get("m"))
         self.model = unwrapped(model)
         self._statistics = RunningStatistics(self.model)
         self._steps = 0
@@ -135,14 +136,14 @@ class SharpnessAware(Optimizer):
         """
         if len(self.param_groups) != self._known_groups:
             self._adopt()
-        if scaler is not None and self._preset.update in ("lookbehind", "sampa"):
+        if scaler is not None and not self._preset.takes_scaler:
             raise ValueError(f"variant {self.variant!r} takes no scaler")
         epoch = None if self.epoch is None or self.epochs is None else (self.epoch, self.epochs)
         self._check_told(epoch)
         active = self._preset.geometry is not None and perturbs(self.options, epoch, self._steps)
         parts = self._parts(active)
-        chunks = self._chunks(batch, accumulate)
-        step = Step(parts, loss_fn, chunks, scaler, self._memory, self._steps, epoch)
+        pieces = chunks(batch, self.options.get("m"), accumulate)
+        step = Step(parts, loss_fn, pieces, scaler, self._memory, self._steps, epoch)
         with torch.enable_grad():
             outcome = (UPDATES[self._preset.update] if active else base)(step)
         self._agree(outcome)
@@ -330,35 +331,17 @@ class SharpnessAware(Optimizer):
 
     def _check_told(self, epoch: Epoch | None) -> None:
         """Raise RuntimeError where the variant needs `begin_epoch` and nobody called it."""
-        needed = (
-            self._preset.perturb_all
-            or self._preset.update == "ae_sam"
-            or self.options.get("ire_start", 0) > 0
-            or self._pending
-        )
+        needed = self._preset.reads_epoch or self.options.get("ire_start", 0) > 0 or self._pending
         if epoch is None and needed:
             raise RuntimeError(
                 f"variant {self.variant!r} needs to know the epoch: call begin_epoch(epoch, "
                 "epochs) before the first step of each"
             )
 
-    def _chunks(self, batch: Batch, accumulate: int) -> list[list[Slice]]:
-        """The batch in slices, those together that share a perturbation."""
-        m = self.options.get("m")
-        if m is None:
-            return [cut(batch, accumulate)]
-        [(_, samples)] = cut(batch, 1)
-        if samples % m:
-            raise ValueError(
-                f"m = {m:g} samples a perturbation must divide the batch of a replica, which has "
-                f"{samples}"
-            )
-        if accumulate != 1:
-            raise ValueError("with m a batch is in slices already; leave accumulate at 1")
-        return [[piece] for piece in cut(batch, int(samples // m))]
-
     def _agree(self, outcome: Outcome) -> None:
-        """Averages over replicas what is told of a step."""
+        """Averages over replicas what is told of a step, and what it changed without a gradient."""
+        if self._replicas.count == 1:
+            return
         told = [outcome.loss, outcome.norm, outcome.perturbed_loss]
         self._replicas.average([x for x in told if x is not None])
         self._replicas.average(self._statistics.moving())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import torch
@@ -52,18 +53,33 @@ def prefix(slices: Sequence[Slice], samples: int) -> list[Slice]:
         if samples <= 0:
             break
         taken = min(count, samples)
-        kept.append((part if taken == count else _first(part, taken), taken))
+        kept.append((part if taken == count else each(part, itemgetter(slice(taken))), taken))
         samples -= taken
     return kept
 
 
-def _first(batch: Batch, samples: int) -> Batch:
-    return batch[:samples] if isinstance(batch, Tensor) else tuple(t[:samples] for t in batch)
+def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """The batch with every tensor changed, a tensor or a tuple as before."""
+    return change(batch) if isinstance(batch, Tensor) else tuple(map(change, batch))
 
 
-def chosen(batch: Batch, indices: Tensor) -> Batch:
-    """The samples of `batch` at `indices`, a long tensor on its device."""
-    return batch[indices] if isinstance(batch, Tensor) else tuple(t[indices] for t in batch)
+def chunks(batch: Batch, m: int | None, accumulate: int) -> list[list[Slice]]:
+    """`batch` in slices, those together that share a perturbation: of m samples each, or all.
+
+    Raises ValueError where m does not divide the batch or leaves nothing to accumulate, and as
+    `cut`.
+    """
+    if m is None:
+        return [cut(batch, accumulate)]
+    [(_, samples)] = cut(batch, 1)
+    if samples % m:
+        raise ValueError(
+            f"m = {m:g} samples a perturbation must divide the batch of a replica, which has "
+            f"{samples}"
+        )
+    if accumulate != 1:
+        raise ValueError("with m a batch is in slices already; leave accumulate at 1")
+    return [[piece] for piece in cut(batch, int(samples // m))]
 
 
 def sample_losses(loss_fn: LossFunction, part: Batch, count: int) -> Tensor:

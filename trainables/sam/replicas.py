@@ -35,7 +35,7 @@ class Replicas:
 
         Raises ValueError where it cannot: SyncBatchNorm runs on GPUs only.
         """
-        if self._wrapped is None or m is not None:
+        if self._wrapped is None or self.count == 1 or m is not None:
             return
         layers = [layer for layer in self._wrapped.modules() if isinstance(layer, _BatchNorm)]
         if all(isinstance(layer, nn.SyncBatchNorm) for layer in layers):

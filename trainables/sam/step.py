@@ -21,8 +21,6 @@ from trainables.sam.weights import RandomNumbers, frozen, shifted
 
 Memory: TypeAlias = dict[str, Any]
 """What a variant keeps from step to step: tensors, and lists of them over `Parts.learning`."""
-
-
 Pairs: TypeAlias = list[tuple[Tensor, Tensor]]
 """Parameters, each with its gradient."""
 Which = Literal["first", "second", "never"]
@@ -44,7 +42,7 @@ class Target(NamedTuple):
 @dataclass(frozen=True)
 class Parts:
     """What the steps of one optimizer share. learning: every trainable parameter of the base
-    optimizer; targets: those that are perturbed; resting: all others of the model."""
+    optimizer; targets: those that are perturbed; every: all parameters, of the model too."""
 
     base: Optimizer
     ascent: str
@@ -83,8 +81,8 @@ class Outcome:
 class Step:
     """Passes over one batch. memory: what the variant kept; number: of steps before this one.
 
-    chunks: slices of the batch that share a perturbation. scale: of rho, from its schedule, by
-    group. evaluations: gradient evaluations so far. used: parameters on which the loss depends.
+    chunks: slices of the batch that share a perturbation. evaluations: gradient evaluations so
+    far. used: parameters on which the loss depends.
     """
 
     def __init__(
@@ -170,7 +168,7 @@ class Step:
                 self.loss_fn, slices, weights, self.scaler, self.used, around=around, keep=keep
             )
         self._count(slices)
-        if len(self.chunks) == 1 and self.options.get("m") is None:
+        if self.parts.replicas.count > 1 and self.options.get("m") is None:
             loss = loss.clone()
             self.parts.replicas.average([loss, *found])
         return loss, found

@@ -80,7 +80,12 @@ def norm_layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, types)]
 
 
-class Target(NamedTuple):
+def norm_parameters(model: nn.Module) -> set[nn.Parameter]:
+    """The parameters of the normalization layers."""
+    return _own(norm_layers(model))
+
+
+class Selected(NamedTuple):
     """A tensor of the subset. mask: its selected elements, bool, None for all of them."""
 
     name: str
@@ -96,7 +101,7 @@ class Selection:
     """
 
     named: tuple[tuple[str, nn.Parameter], ...]
-    targets: tuple[Target, ...]
+    targets: tuple[Selected, ...]
     waiting: int = 0
 
     @property
@@ -228,7 +233,7 @@ def _count(model: nn.Module, word: Word) -> int:
         return max(
             1, round(word.fraction * _size(p for p in model.parameters() if p.requires_grad))
         )
-    matched = _size(p for p in _own(norm_layers(model)) if p.requires_grad)
+    matched = _size(p for p in norm_parameters(model) if p.requires_grad)
     if not matched:
         raise ValueError(
             f"perturb='{word}' selects as many elements as norm, which are none in "
@@ -243,9 +248,9 @@ def _tensors(model: nn.Module, word: Word) -> set[nn.Parameter]:
         case Word("all"):
             return set(model.parameters())
         case Word("norm"):
-            return _own(norm_layers(model))
+            return norm_parameters(model)
         case Word("no_norm"):
-            return set(model.parameters()) - _own(norm_layers(model))
+            return set(model.parameters()) - norm_parameters(model)
         case Word("norm_weight"):
             return _own(norm_layers(model), "weight")
         case Word("norm_bias"):
@@ -305,12 +310,12 @@ def _targets(
     named: Iterable[tuple[str, nn.Parameter]],
     whole: set[nn.Parameter],
     chosen: Mapping[str, Tensor],
-) -> tuple[Target, ...]:
+) -> tuple[Selected, ...]:
     targets = []
     for name, parameter in named:
         mask = chosen.get(name)
         if parameter in whole or (mask is not None and mask.all()):
-            targets.append(Target(name, parameter, None))
+            targets.append(Selected(name, parameter, None))
         elif mask is not None and mask.any():
-            targets.append(Target(name, parameter, mask))
+            targets.append(Selected(name, parameter, mask))
     return tuple(targets)

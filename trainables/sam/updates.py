@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import TypeAlias
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from trainables.sam.both import aligned, both_passes, dot, inverse, spread
 from trainables.sam.dynamic import drop_and_grow
 from trainables.sam.geometry import Tensors, global_norm
-from trainables.sam.passes import Slice, chosen
+from trainables.sam.passes import Slice, each
 from trainables.sam.step import Memory, Outcome, Pairs, Step, over
 
 Update: TypeAlias = Callable[[Step], Outcome]
@@ -102,7 +103,7 @@ def esam(step: Step) -> Outcome:
             size = max(1, math.floor(gamma * count))
             # Stable, because a step may perturb no tensor at all, and then no loss rises.
             most = (new - old).sort(descending=True, stable=True).indices[:size]
-            parts.append((chosen(part, most), size))
+            parts.append((each(part, itemgetter(most)), size))
         perturbed_loss = step.descend(parts)
     return Outcome(loss, global_norm(shift), perturbed_loss)
 

@@ -48,8 +48,8 @@ class RandomNumbers:
     """
 
     def __init__(self, parameters: Sequence[Tensor], *, replay: bool) -> None:
-        devices = {p.device for p in parameters if p.is_cuda}
-        self._devices = sorted(devices, key=str) if replay else []
+        devices = {p.device for p in parameters if p.is_cuda} if replay else set()
+        self._devices = sorted(devices, key=str)
         self._replay = replay
         self._states: dict[tuple[int, int], list[Tensor]] = {}
 

@@ -135,6 +135,10 @@ def draws_of(
     generator = torch.Generator().manual_seed(SEED)
     shapes = {name: p.shape for name, p in net.named_parameters()}
     elements = sum(p.numel() for p in net.parameters())
+    if variant == "ssam_d":  # the first mask: the elements that come first in a random order
+        ranks = torch.empty(elements)
+        ranks[torch.randperm(elements, generator=generator)] = -torch.arange(float(elements))
+        yield ranks.numpy()
     while True:
         if variant == "esam":
             drawn = torch.rand(len(names), generator=generator)

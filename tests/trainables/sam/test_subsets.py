@@ -346,6 +346,17 @@ def test_elements_are_counted_without_values() -> None:
             assert perturbed_elements(net, f"{word}:matched") == norms
 
 
+def test_the_largest_elements_of_a_fresh_resnet_hold_every_gamma() -> None:
+    # The figures of docs/subsets.md.
+    torch.manual_seed(0)
+    net = make_model("resnet8", num_classes=10, in_channels=1, image_size=8, width=16)
+    masks = {t.name: t.mask for t in selection(net, "top_magnitude:matched").targets}
+    gammas = [name for name, _ in perturbed_parameters(net, "norm_weight")]
+    assert perturbed_elements(net, "top_magnitude:matched") == 672
+    assert sum(p.numel() for _, p in perturbed_parameters(net, "norm_weight")) == 336
+    assert all(masks[name] is None for name in gammas)
+
+
 def test_timm_is_not_imported_for_a_model_without_it() -> None:
     code = (
         "import sys, trainables.sam.subsets as s; s.norm_types(); assert 'timm' not in sys.modules"
