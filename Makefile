@@ -12,7 +12,7 @@ test: lint types
 	$(BIN)/python -m pytest
 
 check: smoke
-	$(BIN)/python -m pytest tests/services tests/cross
+	$(BIN)/python -m pytest tests/smoke tests/services tests/cross
 
 # Every variant on every subset in every model: about an hour on one core.
 exhaustive: .venv/installed-test

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import signal
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from PIL import Image
 
 from study.tracking import open_store
 from study.tracking_uri import default_uri
-from tests.study.command import SPEC, Command, Ended, journal_lines, run, running
+from tests.study.command import Command, Ended, journal_lines, run, running
 
 QUICK = (
     "workload.epochs=2",
@@ -294,38 +293,6 @@ def test_what_cannot_run_is_told_before_anything_is_created(tmp_path: Path) -> N
     assert "resnet19" in unknown.err
     assert "Traceback" not in greedy.err + unknown.err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_smoke_runs_of_several_studies_leave_nothing_and_tell_no_verdict(tmp_path: Path) -> None:
-    photographs = SPEC.with_name("cifar10_images.yaml")
-    ended = run(tmp_path, arguments=[str(photographs), "--smoke"])
-    assert ended.code == 0, ended.err
-    assert ended.err == ""
-    assert ended.lines == [
-        "smoke_norm_vs_all: sgd and sam_all, a few digits as digits",
-        "smoke_norm_vs_all: 8 trials ran, 0 failed; no verdict",
-        "smoke_cifar10_images: sgd and sam_all, a few digits as imagefolder",
-        "smoke_cifar10_images: 8 trials ran, 0 failed; no verdict",
-    ]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_interrupted_smoke_run_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets need short paths
-    monkeypatch.setenv("TMPDIR", str(scratch))
-    with running(tmp_path, arguments=["--smoke"]) as command:
-        command.wait_for(lambda: any(journal_lines(p) for p in scratch.glob("sam-*/0/smoke_*")))
-        command.signal(signal.SIGINT)
-        stopped = command.ended()
-        assert stopped.code == 130
-        assert stopped.err.strip() == "interrupted"
-        assert command.wait_for_children() == {}
-    assert list(scratch.glob("sam-study-*")) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
 
 
 def test_an_interrupt_while_ray_starts_is_as_clean(tmp_path: Path) -> None:
