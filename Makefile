@@ -3,16 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: study test check exhaustive smoke lint types clean
+.PHONY: study test check faults exhaustive smoke lint types clean
 
 study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: smoke
-	$(BIN)/python -m pytest tests/smoke tests/services tests/cross
+	$(BIN)/python -m pytest tests/smoke tests/services tests/cross tests/hostile tests/faults
+
+# Kills, outages, full disks and hostile input in real studies, many rounds of each: over an hour.
+faults: .venv/installed-test
+	$(BIN)/python -m tests.faults
 
 # Every variant on every subset in every model: about an hour on one core.
 exhaustive: .venv/installed-test

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from study.checked import Checked
-from study.part import NAME, Count, Part, Seed, not_in
+from study.part import NAME, Part, Seed, Trials, not_in
 from study.records import Value
 from study.space import span_problem
 from study.spec import METHOD_KEYS, SEARCH_KEYS, Arm, Method, Span
@@ -53,7 +53,7 @@ def _one_or_choices(value: Any) -> Any:
     if isinstance(value, str):
         return {"choices": [value]}
     if not isinstance(value, dict):
-        text = f"must be a word, or choices: [WORD, ...] for the search, not {value!r}"
+        text = f"must be a word, or choices: [WORD, ...] for the search, not {catalog.shown(value)}"
         raise _refused(text)
     return value
 
@@ -64,7 +64,7 @@ def _union_or_choices(value: Any) -> Any:
     if not isinstance(value, dict):
         text = (
             "must be a word, a list of words (their union), or choices: [SUBSET, ...] for the "
-            f"search, not {value!r}"
+            f"search, not {catalog.shown(value)}"
         )
         raise _refused(text)
     return value
@@ -79,7 +79,7 @@ class Entry(Part):
     variant: Annotated[_Choices, BeforeValidator(_one_or_choices)]
     perturb: Annotated[_Subsets, BeforeValidator(_union_or_choices)] | None = None
     search: dict[str, Any] = Field(default={})
-    trials: Count | None = None
+    trials: Trials | None = None
     seed_offset: Seed = 0
 
 

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from study.part import Part
 from study.yamlfile import Document, Place, SpecError
+from trainables.catalog import shown
 
 P = TypeVar("P", bound=Part)
 
@@ -42,22 +43,22 @@ class Checked:
 
 _MESSAGES: Mapping[str, str] = {
     "missing": "is missing",
-    "int_type": "must be a whole number, not {input!r}",
-    "int_from_float": "must be a whole number, not {input!r}",
-    "float_type": "must be a number, not {input!r}",
+    "int_type": "must be a whole number, not {input}",
+    "int_from_float": "must be a whole number, not {input}",
+    "float_type": "must be a number, not {input}",
     "finite_number": "must be a finite number",
-    "string_type": "must be text, not {input!r}",
-    "bool_type": "must be true or false, not {input!r}",
-    "list_type": "must be a list, not {input!r}",
-    "dict_type": "must be a mapping, not {input!r}",
-    "greater_than": "must be above {gt:g}, not {input!r}",
-    "greater_than_equal": "must be at least {ge:g}, not {input!r}",
-    "less_than": "must be below {lt:g}, not {input!r}",
-    "less_than_equal": "must be at most {le:g}, not {input!r}",
+    "string_type": "must be text, not {input}",
+    "bool_type": "must be true or false, not {input}",
+    "list_type": "must be a list, not {input}",
+    "dict_type": "must be a mapping, not {input}",
+    "greater_than": "must be above {gt:g}, not {input}",
+    "greater_than_equal": "must be at least {ge:g}, not {input}",
+    "less_than": "must be below {lt:g}, not {input}",
+    "less_than_equal": "must be at most {le:g}, not {input}",
     "too_short": "needs at least {min_length} entries, not {actual_length}",
     "too_long": "takes at most {max_length} entries, not {actual_length}",
     "string_pattern_mismatch": (
-        "must be a name of letters, digits, '_' and '-' (at most 64, no path), not {input!r}"
+        "must be a name of letters, digits, '_' and '-' (at most 64, no path), not {input}"
     ),
 }
 
@@ -66,4 +67,4 @@ def _message(error: ErrorDetails) -> str:
     template = _MESSAGES.get(error["type"])
     if template is None:
         return error["msg"]
-    return template.format(input=error["input"], **error.get("ctx", {}))
+    return template.format(input=shown(error["input"]), **error.get("ctx", {}))

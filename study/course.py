@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -37,6 +38,7 @@ class Course:
         self._on_needless = on_needless
         self._stage: Stage | None = None
         self._out: set[str] = set()
+        self._failed: deque[Trial] = deque()
 
     def next(self) -> Trial | Waiting:
         """The next trial; 'wait' while trials that are out decide what follows; 'done' at the end.
@@ -44,6 +46,8 @@ class Course:
         A trial handed out is out until `ended` is called with its name.
         """
         while True:
+            if self._failed:
+                return self._failed.popleft()
             if self._stage is not None:
                 for trial in self._ledger.needless(self._stage):
                     self._on_needless(trial)
@@ -66,6 +70,10 @@ class Course:
     def stops(self, epoch: Epoch) -> bool:
         """Takes an epoch of a trial that is out; whether the trial should stop there."""
         return self._ledger.report(epoch)
+
+    def again(self, trial: Trial) -> None:
+        """A trial that is out failed and is handed out again, before any other."""
+        self._failed.append(trial)
 
     def ended(self, trial: str) -> None:
         """A trial that was handed out has ended, whatever its status."""

@@ -7,6 +7,15 @@ from study.tracking_uri import scrubbed
 PATIENCE = 5
 """Seconds that a server may take to answer before a study starts."""
 
+CONNECTION = {
+    "connect_timeout": PATIENCE,
+    "keepalives_idle": PATIENCE,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 1000 * PATIENCE,
+}
+"""Arguments of a connection to PostgreSQL: a host that has vanished is noticed within seconds."""
+
 _LENGTH = 300
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -12,15 +13,19 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study import stages
 from study.course import Course
+from study.failures import Failures
 from study.records import Trial
 from study.spec import Resources, Spec
 from study.tuning import Listener, Tuning
 from study.yamlfile import SpecError
 
 _RETRIES = 3
+_GRACE = 8.0
+"""Seconds after a request to stop in which the mirror may catch up; Ray's end comes after that."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
@@ -30,21 +35,26 @@ _loading = importlib.import_module("trainables.loading")
 class Engine:
     """A Ray cluster, local or at `address`, that runs the trials of one study.
 
-    As a context manager: connects, and shuts down what it started. Ctrl-C and SIGTERM raise
-    KeyboardInterrupt at the next safe moment; a second one ends the process at once. keep: stay
+    storage: of checkpoints and weights, as trainables.storage.open_storage takes it. keep: stay
     connected, if all went well, for the next engine of this process, which joins.
+
+    As a context manager: connects, and shuts down what it started. Ctrl-C and SIGTERM raise
+    KeyboardInterrupt at the next safe moment; a second one ends the process at once.
     """
 
-    def __init__(self, spec: Spec, address: str | None, *, keep: bool = False) -> None:
+    def __init__(
+        self, spec: Spec, address: str | None, storage: str, *, keep: bool = False
+    ) -> None:
         self._spec = spec
         self._address = address
+        self._storage = storage
         self._keep = keep
         self._tuning: Tuning | None = None
         self._loader: Any = None
         self._pool: Any = None
         self._test: Any = None
         self._facts: Any = None
-        self._stop = False
+        self._stopped: float | None = None
         self._handlers = ExitStack()
 
     def __enter__(self) -> Engine:
@@ -54,7 +64,7 @@ class Engine:
         try:
             self._listen()
             self._connect()
-            if not self._stop:
+            if not self.stopping():
                 self._listen()  # again, because Ray takes SIGTERM for itself
         except SystemExit as stopped:  # how Ray answers SIGTERM while it starts
             self.__exit__(SystemExit, stopped, None)
@@ -112,12 +122,22 @@ class Engine:
         Returns facts of the data set as plain values. Raises SpecError with one line where data or
         a model cannot be used.
         """
-        self._tuning = Tuning(self._spec.resources, self.at_once(), lambda: self._stop)
+        self._tuning = Tuning(
+            self._spec.resources, self.at_once(), self._spec.stuck_after, self.stopping
+        )
         self._tuning.start()
         # It takes no CPU from the trials, whose actors may hold them all.
         self._loader = (
             ray.remote(_loading.Loader)
-            .options(num_cpus=0, max_restarts=_RETRIES, max_task_retries=_RETRIES)
+            .options(
+                num_cpus=0,
+                max_restarts=_RETRIES,
+                max_task_retries=_RETRIES,
+                # The images must not go away with some node while this one stays.
+                scheduling_strategy=NodeAffinitySchedulingStrategy(
+                    ray.get_runtime_context().get_node_id(), soft=False
+                ),
+            )
             .remote(stages.data_place(self._spec))
         )
         configs = stages.example_configs(self._spec)
@@ -137,23 +157,34 @@ class Engine:
             left_out: Sequence[str] = ray.get(undecodable)
         return left_out
 
-    def run(self, course: Course, listeners: Sequence[Listener]) -> None:
+    def run(self, course: Course, failures: Failures, listeners: Sequence[Listener]) -> None:
         """Runs the trials that a course hands out, to its end.
 
-        Raises KeyboardInterrupt when asked to stop; what ended by then was told to the listeners.
+        Raises KeyboardInterrupt when asked to stop; what ended by then was told to the listeners,
+        and what did not has a checkpoint. Raises EveryTrialFails.
         """
         assert self._tuning is not None
         with self._handlers:
-            self._tuning.run(course, self._configure, listeners)
+            self._tuning.run(course, failures, self._configure, listeners)
 
     def stop(self) -> None:
         """Asks the study to stop; safe from any thread."""
-        self._stop = True
+        self._stopped = self._stopped or time.monotonic()
+
+    def stopping(self) -> bool:
+        """Whether the study was asked to stop; safe from any thread."""
+        return self._stopped is not None
+
+    def grace(self) -> float:
+        """Seconds left to finish what must be, once the study was asked to stop."""
+        since = 0.0 if self._stopped is None else time.monotonic() - self._stopped
+        return max(_GRACE - since, 1.0)
 
     def _configure(self, trial: Trial) -> Mapping[str, Any]:
         """What trainables.trainable reads of a trial."""
         return {
             "training": stages.training_config(self._spec, trial),
+            "keeping": {"storage": self._storage, **self._spec.checkpoint.model_dump()},
             "facts": self._facts,
             "pool": [self._pool],
             "test": [self._test] if trial.stage == "confirm" else [],
@@ -170,6 +201,8 @@ class Engine:
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
             )
+            # Ray prints a paragraph for every process that dies; the study tells it in a line.
+            ray._private.worker._worker_logs_enabled = False
         except (ConnectionError, ValueError) as error:
             if self._address is None:
                 raise
@@ -180,7 +213,7 @@ class Engine:
         waiting = list(results)
         while waiting:
             _, waiting = ray.wait(waiting, timeout=0.2, fetch_local=False)
-            if waiting and self._stop:
+            if waiting and self.stopping():
                 ray.kill(self._loader)
                 # Ray's shutdown prints a line about every task that has not ended by then.
                 ray.wait(waiting, num_returns=len(waiting), timeout=2, fetch_local=False)

@@ -8,20 +8,23 @@ from functools import partial
 
 from rich.console import Console
 
-from study import preflight, report, stages
+from study import nodes, preflight, report, stages
+from study.checkpoints import Checkpoints
 from study.course import Course
 from study.engine import Engine
+from study.failures import Failures
 from study.home import Home
 from study.journal import Journal
 from study.ledger import Ledger
 from study.ledger_store import Store
+from study.patience import Driver
 from study.progress import Progress
 from study.recorder import Recorder
 from study.records import End, Result, Trial
 from study.report import Round
 from study.spec import Spec
 from study.stages import Plan
-from study.tracking_process import mirrored
+from study.tracking_watch import mirrored
 from study.tuning import Listener
 
 
@@ -34,25 +37,33 @@ def finish(
     engine: Engine,
     console: Console,
     warn: Callable[[str], None],
+    outage: str = "",
 ) -> Sequence[Round]:
     """Runs what is missing, writes report and verdict, and returns what they tell.
 
     extension: the study with raised budgets, if that is what is to run. store: of the ledger. uri:
     of the tracking store. console: for the live display. warn: told what the user should know.
+    outage: why MLflow did not answer a moment ago, which the user knows.
     """
     with engine:
+        nodes.check(home)
         preflight.note_idle_gpus(spec.resources, engine.resources(), warn)
         at_once, facts = engine.at_once(), engine.load_pool()
         with (
             home.claimed(),
             preflight.opened(home, spec, facts, store.recorded) as journal,
-            mirrored(spec.study, home.out, uri, warn) as mirror,
+            mirrored(spec.study, home.out, uri, warn, outage, engine.grace) as mirror,
         ):
             rounds = _rounds(home, journal, extension)
-            ledger = Ledger(store.open(), spec)
+            before = home.begun()[1]
+            failures = Failures(spec.retries, before.failed_attempts)
+            started = {name: trial.hyperparameters for name, trial in before.trials.items()}
+            driver = Driver(engine.stopping, engine.stop, warn)
+            ledger = Ledger(store.open(driver), spec, started)
+            checkpoints = Checkpoints(home)
             with (
-                Progress(rounds[-1], console, at_once) as progress,
-                Recorder(journal, ledger, on_error=engine.stop) as recorder,
+                Progress(rounds[-1], console, at_once, lambda: mirror.state) as progress,
+                Recorder(journal, ledger, engine.stop, checkpoints.of_trial) as recorder,
             ):
 
                 def results() -> Sequence[Result]:
@@ -61,12 +72,14 @@ def finish(
 
                 def begin(plan: Plan, so_far: Sequence[Result]) -> None:
                     progress.stage(plan.stage, stages.of_round(rounds, len(rounds) - 1, so_far))
+                    failures.begin(stages.trial_names(spec, plan), so_far)
                     if plan.stage == "confirm":
                         preflight.note_undecodable(engine.load_test(), "test", recorder.note)
 
                 listeners: list[Listener] = [recorder, progress]
                 course = Course(rounds, ledger, results, begin, partial(spare, listeners))
-                engine.run(course, listeners)
+                engine.run(course, failures, listeners)
+            checkpoints.all()
             judged = report.write(home.folder, rounds, home.begun()[1])
             for number, each in enumerate(judged):
                 line = {"kind": "verdict", "number": number, "verdict": each.verdict.plain()}
@@ -90,5 +103,6 @@ def _rounds(home: Home, journal: Journal, extension: Spec | None) -> list[Spec]:
     if extension is not None and rounds[-1] != extension:
         line = {"kind": "extend", "number": len(rounds), "spec": extension.model_dump()}
         journal.append({**line, "time": time.time()}, sync=True)
-        rounds.append(extension)
+        # Also those behind it, where its line was damaged and is written again.
+        rounds, _ = home.rounds()
     return rounds

@@ -10,12 +10,11 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from study import run
-from study.extension import extended
+from study.extension import extended, is_lost, restored
 from study.home import Home
 from study.part import NAME
+from study.terminal import Output
 from study.yamlfile import SpecError
 
 
@@ -30,12 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, metavar="N", help="confirm seeds, in all")
     run.add_places(parser)
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, markup=False)
+    console = Output()
 
     def extend() -> int:
         if not re.fullmatch(NAME, options.name):
             raise SpecError(f"{options.name!r} is not the name of a study")
         rounds, contents = Home(options.out, options.name).rounds()
+        if is_lost(rounds, contents):
+            more = extended(rounds[-1], options.trials, options.seeds)
+            return run.run(rounds[0], console, options, extension=restored(rounds, contents, more))
         if 0 not in contents.verdicts:
             raise SpecError(f"{options.name} has no verdict yet; finish it with study.run first")
         if contents.complete:

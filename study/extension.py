@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from study.spec import Spec
 from study.yamlfile import SpecError
+
+if TYPE_CHECKING:
+    from study.journal import Contents
 
 
 def extended(spec: Spec, trials: int | None, seeds: int | None) -> Spec:
@@ -46,6 +50,31 @@ def options(before: Spec, after: Spec) -> str | None:
     if seeds != before.confirm.seeds:
         given.append(f"--seeds {seeds}")
     return " ".join(given)
+
+
+def is_lost(rounds: Sequence[Spec], contents: Contents) -> bool:
+    """Whether the journal tells of an extension behind `rounds` whose own line is damaged: by its
+    verdict, or by trials beyond all budgets."""
+    if any(number >= len(rounds) for number in contents.verdicts):
+        return True
+    budgets, seeds = rounds[-1].arms, sum(spec.confirm.seeds for spec in rounds)
+    searched = rounds[-1].tune.search_seeds
+    return any(
+        trial.index
+        >= (seeds if trial.stage == "confirm" else max(budgets[trial.arm].trials, searched))
+        for trial in contents.trials.values()
+    )
+
+
+def restored(rounds: Sequence[Spec], contents: Contents, more: Spec) -> Spec:
+    """The lost extension, as it was asked for again. Raises SpecError where it was another one."""
+    verdict = contents.verdicts.get(len(rounds))
+    if verdict is not None and verdict.get("spec_hash") != more.hash:
+        raise SpecError(
+            "--trials, --seeds: the extension whose line of the journal is damaged had other "
+            "budgets; give those that it had"
+        )
+    return more
 
 
 def _with(spec: Spec, trials: int | None, seeds: int) -> Spec:

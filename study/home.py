@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from study import extension, journal
+from study import extension, journal, journal_reader, stages
+from study.holder import this_process
 from study.journal import Contents
+from study.journal_reader import JournalError
 from study.spec import Spec
 from study.yamlfile import SpecError
 from trainables.catalog import nearest
 
 
 class Home:
-    """Paths of one study below `out`."""
+    """Paths of one study below `out`. storage: where checkpoints and weights are kept, a folder or
+    a URI, None for the study's folder."""
 
-    def __init__(self, out: Path, name: str) -> None:
+    def __init__(self, out: Path, name: str, storage: str | None = None) -> None:
         self.out = out.absolute()
         self.name = name
+        self.storage = storage
         self.folder = self.out / name
         self.journal = self.folder / "journal.jsonl"
         self.ledger = self.folder / "ledger.log"
         self.spec = self.folder / "spec.yaml"
         self.report = self.folder / "report.html"
+
+    @property
+    def storage_uri(self) -> str:
+        """Where checkpoints and weights are kept, as trainables.storage.open_storage takes it."""
+        return self.storage or str(self.out)
 
     def contents(self) -> Contents | None:
         """What the journal holds, None where the study has not begun."""
@@ -38,8 +48,10 @@ class Home:
             return journal.read(self.journal)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except journal.JournalError as error:
-            raise SpecError(f"{error}; move the folder {self.folder} away") from None
+        except JournalError as error:
+            raise SpecError(f"{error}, or move the folder {self.folder} away") from None
+        except OSError as error:
+            raise SpecError(f"{self.journal}: cannot be read: {error.strerror}") from None
 
     def begun(self) -> tuple[Spec, Contents]:
         """Spec and contents of a study that has begun. Raises SpecError where it has not."""
@@ -51,12 +63,27 @@ class Home:
                 f"{self.out}: holds no study '{self.name}'; studies there: {names}"
                 f"{nearest(self.name, there)}"
             )
-        return self._spec_of(contents), contents
+        return Spec.model_validate(contents.header["spec"]), contents
 
     def rounds(self) -> tuple[list[Spec], Contents]:
         """The planned study and its extensions, and the contents. Raises SpecError as begun."""
         spec, contents = self.begun()
         return [spec, *map(Spec.model_validate, contents.extensions)], contents
+
+    def ended(self) -> bool:
+        """Whether all that was planned, and every extension, has ended and has its verdict.
+
+        Raises SpecError where an extension is lost: what has to end is not known then.
+        """
+        if not self._begun():
+            return False
+        rounds, contents = self.rounds()
+        if extension.is_lost(rounds, contents):
+            raise SpecError(
+                f"{self.journal}: tells of an extension whose own line is damaged; python -m "
+                f"study.extend {self.name} with the --trials and --seeds that it had writes it anew"
+            )
+        return contents.complete and stages.done(rounds, contents.results)
 
     def check_same(self, spec: Spec) -> Contents | None:
         """The contents so far. Raises SpecError where they are those of another spec."""
@@ -66,7 +93,7 @@ class Home:
                 raise SpecError(f"{self.folder}: holds a ledger without its journal; move it away")
             return None
         if contents.header["hash"] != spec.hash:
-            before = self._spec_of(contents)
+            before = Spec.model_validate(contents.header["spec"])
             difference = "\n".join(_difference(before.hashed(), spec.hashed()))
             grown = extension.options(before, spec)
             if grown is not None:
@@ -84,23 +111,15 @@ class Home:
         return contents
 
     def _begun(self) -> bool:
-        """Whether the journal has a whole line: a crash in the first moments may leave less."""
+        """Whether the journal has its header."""
         try:
-            with self.journal.open("rb") as file:
-                return file.readline().endswith(b"\n")
+            return journal_reader.begun(self.journal)
+        except JournalError as error:
+            raise SpecError(f"{error}, or move the folder {self.folder} away") from None
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise SpecError(f"{self.journal}: cannot be read: {error.strerror}") from None
-
-    def _spec_of(self, contents: Contents) -> Spec:
-        try:
-            return Spec.model_validate(contents.header["spec"])
-        except ValidationError:
-            raise SpecError(
-                f"{self.journal}: written by another version of this program, which named its "
-                f"settings otherwise; go on with that version, or move {self.folder} away"
-            ) from None
 
     def check_free(self) -> None:
         """Raises SpecError where another process works in the folder; makes nothing."""
@@ -120,15 +139,51 @@ class Home:
         except OSError as error:
             raise SpecError(f"{self.folder}: cannot be written: {error.strerror}") from None
         try:
+            self._lock(lock)
+            with suppress(OSError):  # a full disk is told elsewhere, and the lock holds without
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, _signature().encode(), 0)
+            try:
+                yield
+            finally:
+                os.ftruncate(lock, 0)
+        finally:
+            os.close(lock)
+
+    def _lock(self, lock: int) -> None:
+        try:
+            # The kernel lets go of it when the process ends, however that ends.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(
-                f"{self.folder}: another process runs this study; wait for it, or stop it first"
+                f"{self.folder}: another process{_told(_read(lock))} runs this study; wait for it, "
+                "or stop it first"
             ) from None
-        else:
-            yield
-        finally:
-            os.close(lock)
+        except OSError as error:
+            raise SpecError(
+                f"{self.folder}: its file system has no locks ({error.strerror}), so nothing would "
+                "keep two processes apart; choose another folder with --out"
+            ) from None
+
+
+def _signature() -> str:
+    """Who holds the lock, for people to read."""
+    return json.dumps({**vars(this_process()), "since": time.strftime("%Y-%m-%d %H:%M")})
+
+
+def _read(lock: int) -> Any:
+    """What the lock file says of its holder; None where that has not written it yet."""
+    try:
+        return json.loads(os.pread(lock, 10_000, 0))
+    except ValueError:
+        return None
+
+
+def _told(holder: Any) -> str:
+    match holder:
+        case {"pid": int(pid), "host": str(host), "since": str(since)}:
+            return f" (pid {pid} on {host}, since {since})"
+    return ""
 
 
 def plain_yaml(values: Any) -> str:

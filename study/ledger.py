@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import optuna
 from optuna.pruners import BasePruner
@@ -19,6 +21,7 @@ from study import algorithms, decide, space
 from study.records import End, Epoch, Result, Stage, Trial, Value
 from study.spec import Spec
 from study.stages import Slot
+from study.yamlfile import SpecError
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -26,14 +29,40 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def open_file(path: Path) -> BaseStorage:
     """An Optuna storage in the file `path`, made when it is not there.
 
-    A torn last line, left by a crash, is cut off: Optuna would glue its next entry to it.
+    A torn last line, left by a crash, is cut off: Optuna would glue its next entry to it. Raises
+    SpecError where the file is damaged otherwise.
     """
     if path.exists():
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             path.write_bytes(whole)
-    return JournalStorage(JournalFileBackend(str(path)))
+        for number, line in enumerate(whole.splitlines(), 1):
+            if not _is_entry(line):
+                raise _damaged(path, f"line {number}")
+    try:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        for study in storage.get_all_studies():
+            for trial in storage.get_all_trials(study._study_id, deepcopy=False):
+                trial.user_attrs["index"], trial.user_attrs["seeds"]
+    except Exception as error:  # Optuna checks nothing that it reads: anything may come of it
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
+    return storage
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _damaged(path: Path, what: str) -> SpecError:
+    what = " ".join(what.split())
+    return SpecError(
+        f"{path}: the ledger is damaged ({what}); move this file away and give the same command: "
+        "it is made anew from the journal, and only what the sampler cmaes learned is lost"
+    )
 
 
 @dataclass
@@ -63,11 +92,21 @@ class _Queue:
 
 
 class Ledger:
-    """Hands out the trials of a study and is told their ends. Threads may share it."""
+    """Hands out the trials of a study and is told their ends. Threads may share it.
 
-    def __init__(self, storage: BaseStorage, spec: Spec) -> None:
+    started: what the journal says that trials ran with, by name. A storage that was lost is filled
+    again from it and from the results, so that no trial gets other hyperparameters than it had.
+    """
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        spec: Spec,
+        started: Mapping[str, Mapping[str, Value]] = MappingProxyType({}),
+    ) -> None:
         self._storage = storage
         self._spec = spec
+        self._started = dict(started)
         self._lock = threading.Lock()
         self._queues: dict[tuple[Stage, str], _Queue] = {}
         self._trials: dict[str, _Configuration] = {}
@@ -80,7 +119,8 @@ class Ledger:
         runs that were handed out and did not end are handed out again, first, with the same
         hyperparameters and seeds.
         """
-        ends = {result.trial.name: result.end for result in results}
+        ended = {result.trial.name: result for result in results}
+        self._started |= {name: result.trial.hyperparameters for name, result in ended.items()}
         by_arm: dict[str, dict[int, Slot]] = {name: {} for name in self._spec.arms}
         for slot in slots:
             by_arm[slot.arm][slot.index] = slot
@@ -99,10 +139,19 @@ class Ledger:
                 for slot in wanted.values():
                     if slot.index not in there:
                         study.enqueue_trial(dict(slot.point or {}), user_attrs=_attributes(slot))
+                seen: set[int] = set()
                 for frozen in study.get_trials(deepcopy=False):
+                    if (index := frozen.user_attrs["index"]) in seen:
+                        self._discard(frozen)
                     # Not wanted: of an extension, while the stage before it is settled.
-                    if (open_slot := wanted.get(frozen.user_attrs["index"])) is not None:
-                        self._settle(stage, queue, frozen, open_slot, ends)
+                    elif (open_slot := wanted.get(index)) is not None:
+                        self._settle(stage, queue, frozen, open_slot, ended)
+                    seen.add(index)
+
+    def _discard(self, frozen: FrozenTrial) -> None:
+        """Ends the second trial of a slot: made when an answer of the storage got lost."""
+        if not frozen.state.is_finished():
+            self._storage.set_trial_state_values(frozen._trial_id, TrialState.FAIL)
 
     def _settle(
         self,
@@ -110,25 +159,43 @@ class Ledger:
         queue: _Queue,
         frozen: FrozenTrial,
         slot: Slot,
-        ends: Mapping[str, End],
+        results: Mapping[str, Result],
     ) -> None:
         names = slot.names(self._spec, stage)
-        ended = {name: ends[name] for name in names if name in ends}
-        if frozen.state == TrialState.WAITING and not ended:
+        ended = {name: results[name] for name in names if name in results}
+        waiting = frozen.state == TrialState.WAITING
+        known = next((self._started[name] for name in names if name in self._started), None)
+        if waiting and stage == "search" and known is not None:
+            slot = self._recall(frozen, slot, known)
+        if waiting and not ended:
             queue.waiting.append(slot)
             return
-        if frozen.state == TrialState.WAITING:
+        if waiting:
             self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         pending = deque(i for i, name in enumerate(names) if name not in ended)
         chosen = self._hyperparameters(slot, queue.study, frozen) if pending else {}
         configuration = _Configuration(stage, slot, queue.study, frozen.number, chosen, pending)
         queue.handed += len(ended)
         self._trials |= dict.fromkeys(names, configuration)
-        for end in ended.values():
-            self._tell(end)
+        for result in ended.values():
+            if waiting:
+                for epoch in filter(self._is_judged, result.epochs):
+                    self._judge(queue, configuration, epoch)
+            self._tell(result.end)
         if pending:
             queue.open.append(configuration)
             self._again.append(configuration)
+
+    def _recall(self, frozen: FrozenTrial, slot: Slot, known: Mapping[str, Value]) -> Slot:
+        """Tells a storage that was lost what a configuration ran with."""
+        arm = self._spec.arms[slot.arm]
+        point = space.point(arm, known)
+        for key, distribution in space.distributions(arm).items():
+            if key in point:
+                value = distribution.to_internal_repr(point[key])
+                self._storage.set_trial_param(frozen._trial_id, key, value, distribution)
+        self._storage.set_trial_user_attr(frozen._trial_id, "hyperparameters", dict(known))
+        return replace(slot, hyperparameters=known)
 
     def _hyperparameters(
         self, slot: Slot, study: optuna.Study, frozen: FrozenTrial
@@ -142,7 +209,10 @@ class Ledger:
 
     def _choose(self, slot: Slot, trial: optuna.Trial) -> Mapping[str, Value]:
         arm = self._spec.arms[slot.arm]
-        chosen = space.hyperparameters(arm, space.suggest(trial, arm))
+        suggested = space.suggest(trial, arm)
+        chosen = slot.hyperparameters
+        if chosen is None:
+            chosen = space.hyperparameters(arm, suggested)
         trial.set_user_attr("hyperparameters", dict(chosen))
         return chosen
 
@@ -183,17 +253,23 @@ class Ledger:
 
     def report(self, epoch: Epoch) -> bool:
         """Takes an epoch of a running trial; whether the trial should stop."""
-        if not algorithms.by_epoch(self._spec) or not math.isfinite(
-            epoch.metrics["validation_accuracy"]
-        ):
+        if not self._is_judged(epoch):
             return False
         with self._lock:
             configuration = self._trials[epoch.trial]
-            stage, arm = configuration.stage, configuration.slot.arm
-            if (pruner := self._queues[stage, arm].pruner) is None:
-                return False
-            self._note(configuration, epoch.epoch, epoch.metrics["validation_accuracy"])
-            return pruner.prune(configuration.study, self._frozen(configuration))
+            queue = self._queues[configuration.stage, configuration.slot.arm]
+            return self._judge(queue, configuration, epoch)
+
+    def _is_judged(self, epoch: Epoch) -> bool:
+        return algorithms.by_epoch(self._spec) and math.isfinite(
+            epoch.metrics.get("validation_accuracy", math.nan)
+        )
+
+    def _judge(self, queue: _Queue, configuration: _Configuration, epoch: Epoch) -> bool:
+        if queue.pruner is None:
+            return False
+        self._note(configuration, epoch.epoch, epoch.metrics["validation_accuracy"])
+        return queue.pruner.prune(configuration.study, self._frozen(configuration))
 
     def tell(self, end: End) -> None:
         """Records how a handed-out trial ended; a second time changes nothing."""

@@ -1,20 +1,20 @@
 """Where a study keeps its ledger: a file in its folder, or a database that studies share.
 
 A database is PostgreSQL, through Optuna's RDBStorage. As the lock of the folder keeps two processes
-from one file, an advisory lock keeps them from studies of one name in one database.
+from one file, a lease keeps them from studies of one name in one database.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from study.database import PATIENCE, reason
+from study.database import CONNECTION, reason
 from study.home import Home
 from study.journal import Contents, RecordError
+from study.patience import ALONE, Driver, Patience
 from study.tracking_uri import database_problem, masked
 from study.yamlfile import SpecError
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy import ColumnElement, Connection
 
+    from study.lease import Lease
+
 _SCHEME = "postgresql://"
-_ARGUMENTS = {"connect_timeout": PATIENCE}
 
 
 @dataclass(frozen=True)
 class Store:
     """A ledger to be. recorded: how the journal names it, without secrets; None for the file in the
-    study's folder. open: opens it, and makes it if need be."""
+    study's folder. open: opens it for an execution, and makes it if need be."""
 
     recorded: str | None
-    open: Callable[[], BaseStorage]
+    open: Callable[[Driver], BaseStorage]
 
 
 @contextmanager
 def reserved(home: Home, contents: Contents | None, url: str | None) -> Iterator[Store]:
-    """Keeps the study's ledger from other processes. Creates nothing: opening it does.
+    """Keeps the study's ledger from other processes. Without opening it nothing is left behind.
 
     contents: of the study's journal, None where it has not begun. url: of a database, None for the
     file. Raises SpecError where the ledger cannot be used or is not the one that the study began
@@ -49,26 +50,36 @@ def reserved(home: Home, contents: Contents | None, url: str | None) -> Iterator
     if url is None:
         from study.ledger import open_file
 
-        yield Store(None, lambda: open_file(home.ledger))
+        yield Store(None, lambda driver: open_file(home.ledger))
         return
     if problem := _problem(url):
         raise SpecError(f"--ledger: {problem}")
-    with _locked(home, url, begun=contents is not None), _told(url):
-        yield Store(recorded, lambda: open_url(url))
+    with _leased(home, url, begun=contents is not None) as lease, _told(url, lease):
+
+        def opened(driver: Driver) -> BaseStorage:
+            lease.when_lost(driver.stop)
+            return open_url(url, driver, lambda: lease.lost)
+
+        yield Store(recorded, opened)
 
 
-def open_url(url: str) -> BaseStorage:
-    """An Optuna storage in the database at `url`, its tables made if need be.
+def open_url(
+    url: str, driver: Driver = ALONE, lost: Callable[[], bool] = lambda: False
+) -> BaseStorage:
+    """An Optuna storage in the database at `url`, its tables made if need be. It waits where the
+    database is away. lost: whether the right to write there was.
 
     Raises SpecError where another version of Optuna made them, and what SQLAlchemy raises.
     """
-    from optuna.storages import RDBStorage
+    from study.patient_storage import PatientStorage
 
     template = url.replace("{", "{{").replace("}", "}}")  # Optuna fills in braces
     # pre_ping: a connection that the server closed while a trial took its time is made anew
-    options = {"pool_pre_ping": True, "connect_args": _ARGUMENTS}
+    options = {"pool_pre_ping": True, "connect_args": CONNECTION}
+    ledger = f"the ledger {masked(url)}"
+    patience = Patience(ledger, driver, lambda error: reason(error, url), lost)
     try:
-        return RDBStorage(template, engine_kwargs=options)
+        return PatientStorage(template, options, patience)
     except RuntimeError as error:
         raise SpecError(f"--ledger {masked(url)}: {error}") from None
 
@@ -93,36 +104,28 @@ def _problem(url: str) -> str | None:
 
 
 @contextmanager
-def _locked(home: Home, url: str, *, begun: bool) -> Iterator[None]:
-    """Holds the lock of the study in the database. begun: its journal has. Raises SpecError."""
+def _leased(home: Home, url: str, *, begun: bool) -> Iterator[Lease]:
+    """Holds the lease of the study in the database. begun: its journal has. Raises SpecError."""
     from sqlalchemy import NullPool, create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    # AUTOCOMMIT: the connection idles as long as the study runs, never inside a transaction
-    engine = create_engine(
-        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=_ARGUMENTS
-    )
-    with ExitStack() as held:
-        try:
-            connection = held.enter_context(engine.connect())
-            problem = _lock(connection, home, begun)
-        except SQLAlchemyError as error:
-            problem = reason(error, url)
-        if problem is not None:
-            raise SpecError(f"--ledger {masked(url)}: {problem}")
-        yield
+    from study.lease import Lease
+
+    lease = Lease(create_engine(url, poolclass=NullPool, connect_args=CONNECTION), home.name)
+    try:
+        problem = lease.take(lambda connection: _not_for(home, connection, begun))
+    except SQLAlchemyError as error:
+        problem = reason(error, url)
+    if problem is not None:
+        raise SpecError(f"--ledger {masked(url)}: {problem}")
+    with lease.kept():
+        yield lease
 
 
-def _lock(connection: Connection, home: Home, begun: bool) -> str | None:
-    """Takes the lock of the study; why the database is none for it, or None."""
-    from sqlalchemy import column, func, inspect, select, table
+def _not_for(home: Home, connection: Connection, begun: bool) -> str | None:
+    """Why the database holds no ledger for the study, or None. begun: its journal has."""
+    from sqlalchemy import column, inspect, select, table
 
-    key = int.from_bytes(hashlib.sha256(home.name.encode()).digest()[:8], signed=True)
-    if not connection.scalar(select(func.pg_try_advisory_lock(key))):
-        return (
-            f"another process runs a study '{home.name}' with this ledger; wait for it, or stop it "
-            "first"
-        )
     tables = inspect(connection).get_table_names()
     if "studies" in tables:
         name: ColumnElement[str] = column("study_name")
@@ -139,15 +142,12 @@ def _lock(connection: Connection, home: Home, begun: bool) -> str | None:
             "the database holds the tables of another program, such as MLflow; give the ledger one "
             "of its own"
         )
-    may_create = func.has_schema_privilege(func.current_schema(), "CREATE")
-    if not connection.scalar(select(may_create)):
-        return "its user may not make tables there; GRANT it CREATE"
     return None
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Turns an error of the database, wherever it came up, into one line."""
+def _told(url: str, lease: Lease) -> Iterator[None]:
+    """Turns an error of the database, wherever it came up, or a lost lease into one line."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -159,3 +159,10 @@ def _told(url: str) -> Iterator[None]:
             raise
         text = f"the ledger {masked(url)} cannot be written: {reason(cause, url)}"
         raise RecordError(text) from error
+    except KeyboardInterrupt:
+        if not lease.lost:
+            raise
+        raise RecordError(
+            f"the ledger {masked(url)}: {lease.taker} took the study over while this process was "
+            "out of touch with it"
+        ) from None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from study.records import Value
-from trainables.catalog import nearest
+from trainables import catalog
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 
@@ -27,12 +27,13 @@ def one_of(what: str, allowed: Collection[str]) -> AfterValidator:
 
 def not_in(what: str, word: object, allowed: Collection[str]) -> str:
     """What to tell of a word that is none of those allowed."""
-    return f"unknown {what} {word!r}; allowed: {', '.join(allowed)}{nearest(word, allowed)}"
+    told = f"unknown {what} {catalog.shown(word)}; allowed: {', '.join(allowed)}"
+    return told + catalog.nearest(word, allowed)
 
 
 def _scalar(value: object) -> object:
     if not isinstance(value, (bool, int, float, str)):
-        text = f"must be a number, a word, true or false, not {value!r}"
+        text = f"must be a number, a word, true or false, not {catalog.shown(value)}"
         raise PydanticCustomError("scalar", "{text}", {"text": text})
     return value
 
@@ -43,6 +44,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Trials = Annotated[int, Field(ge=1, le=100_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Scalar = Annotated[Value, BeforeValidator(_scalar)]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,15 @@ from typing import Any
 
 from study import provenance, tracking_probe, tracking_uri
 from study.home import Home, plain_yaml
-from study.journal import VERSION, Journal, Line
+from study.journal import Contents, Journal
+from study.journal_lines import Line
+from study.journal_reader import VERSION
 from study.spec import Resources, Spec
 from study.verdict import plan_hash
 from study.yamlfile import SpecError
+
+# By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
+_storage = importlib.import_module("trainables.storage")
 
 _ROOM = 100  # MB that a study needs: journal, report and the mirror's log, with some to spare
 
@@ -31,14 +38,15 @@ def tracking_store(uri: str | None) -> str:
     return uri
 
 
-def tracking_answers(study: str, uri: str, warn: Callable[[str], None]) -> None:
+def tracking_answers(study: str, uri: str, warn: Callable[[str], None]) -> str:
     """Warns where the tracking store does not answer: the study can do without it.
 
-    Raises SpecError where waiting will not help, as with a wrong password.
+    Returns what is wrong with it, nothing where it answers. Raises SpecError where waiting will
+    not help, as with a wrong password.
     """
     problem = tracking_probe.problem(uri)
     if problem is None:
-        return
+        return ""
     told = f"MLflow at {tracking_uri.masked(uri)}: {problem.text}"
     if problem.lasting:
         raise SpecError(f"--tracking-uri: {told}")
@@ -46,6 +54,7 @@ def tracking_answers(study: str, uri: str, warn: Callable[[str], None]) -> None:
         f"{told}; the study runs all the same, MLflow catches up when it answers, or later with "
         f"python -m study.sync {study}"
     )
+    return told
 
 
 def how_to_look(uri: str) -> str:
@@ -59,6 +68,26 @@ def writable(home: Home) -> None:
     nearest = _nearest(home)
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise SpecError(f"{home.folder}: cannot be written; choose another folder with --out")
+
+
+def storage(home: Home, contents: Contents | None) -> None:
+    """Raises SpecError where checkpoints cannot be kept where --storage says, or began elsewhere.
+
+    contents: of the study's journal, None where it has not begun.
+    """
+    if contents is not None and (before := contents.header.get("storage")) != home.storage:
+        again = "leave out --storage" if before is None else f"give --storage {before} again"
+        raise SpecError(f"{home.folder}: its checkpoints are in another place; {again}")
+    if home.storage is None:
+        return
+    try:
+        files = _storage.open_storage(home.storage)
+        probe = f"probe-{uuid.uuid4()}"
+        files.write(probe, b"")
+        files.delete(probe)
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise SpecError(f"--storage {home.storage}: {text}") from None
 
 
 def room(home: Home) -> None:
@@ -105,9 +134,12 @@ def opened(
     try:
         if contents is None:
             home.spec.write_text(plain_yaml(spec.model_dump()), encoding="utf-8")
-            journal.append(_header(spec, facts, ledger), sync=True)
-        elif changes := _changes(contents.header):
-            note(f"the study went on with other versions: {', '.join(changes)}")
+            journal.append(_header(home, spec, facts, ledger), sync=True)
+        else:
+            if contents.damaged:
+                note(contents.damage)
+            if changes := _changes(contents.header):
+                note(f"the study went on with other versions: {', '.join(changes)}")
         note_undecodable(facts["undecodable"], "training", note)
         yield journal
     finally:
@@ -129,7 +161,7 @@ def _nearest(home: Home) -> Path:
     return nearest
 
 
-def _header(spec: Spec, facts: Mapping[str, Any], ledger: str | None) -> Line:
+def _header(home: Home, spec: Spec, facts: Mapping[str, Any], ledger: str | None) -> Line:
     return {
         "kind": "header",
         "version": VERSION,
@@ -141,6 +173,7 @@ def _header(spec: Spec, facts: Mapping[str, Any], ledger: str | None) -> Line:
         "versions": provenance.versions(),
         "data": dict(facts),
         "ledger": ledger,
+        "storage": home.storage,
     }
 
 

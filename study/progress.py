@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from statistics import mean
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study import stages
-from study.records import End, Epoch, Result, Trial, Value
+from study.records import End, Epoch, Failure, Result, Trial, Value
 from study.spec import Spec
 
 _HEARTBEAT = 60.0
@@ -24,13 +24,17 @@ _HEARTBEAT = 60.0
 class Progress:
     """Listens to trials and shows them. As a context manager; told by the thread that runs Tune.
 
-    at_once: trials side by side, for the estimate of the time left.
+    at_once: trials side by side, for the estimate of the time left. state: a few words on what
+    else goes on, such as an outage of MLflow, none where all is well.
     """
 
-    def __init__(self, spec: Spec, console: Console, at_once: int) -> None:
+    def __init__(
+        self, spec: Spec, console: Console, at_once: int, state: Callable[[], str] = str
+    ) -> None:
         self._spec = spec
         self._console = console
         self._at_once = at_once
+        self._state = state
         self._stage = "starting"
         self._planned = {
             name: {"search": stages.search_runs(spec, name), "confirm": spec.confirm.seeds}
@@ -86,6 +90,16 @@ class Progress:
             trial, started, _ = self._running[epoch.trial]
             self._running[epoch.trial] = (trial, started, epoch)
 
+    def failure(self, failure: Failure) -> None:
+        """An attempt at a trial failed."""
+        short = failure.trial.removeprefix(f"{self._spec.study}/")
+        self._print(f"{short} failed in epoch {failure.epochs + 1}: {failure.reason}")
+
+    def resumed(self, trial: str, progress: float) -> None:
+        """A trial goes on from a checkpoint."""
+        short = trial.removeprefix(f"{self._spec.study}/")
+        self._print(f"{short} goes on from a checkpoint, {progress:.4g} epochs done")
+
     def end(self, end: End) -> None:
         """A trial ended."""
         with self._lock:
@@ -116,7 +130,8 @@ class Progress:
     def _summary(self) -> str:
         left = self._time_left()
         time_left = f", about {_minutes(left)} left" if left is not None else ""
-        return f"{self._totals()} trials done, {len(self._running)} running{time_left}"
+        state = f", {text}" if (text := self._state()) else ""
+        return f"{self._totals()} trials done, {len(self._running)} running{time_left}{state}"
 
     def _time_left(self) -> float | None:
         """Seconds, from the trials that finished; None before the first one did."""

@@ -28,9 +28,9 @@ class CourseStopper(tune.Stopper):  # type: ignore[misc]
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether the trial that reports `result` should stop."""
         report = result.get("report")
-        if self._course is None or report is None or report.end is not None:
+        if self._course is None or report is None or report.epoch is None or report.end:
             return False
-        epoch = Epoch(report.trial, result["training_iteration"], report.metrics, time.time())
+        epoch = Epoch(report.trial, report.epoch, report.metrics, time.time())
         return self._course.stops(epoch)
 
     def stop_all(self) -> bool:

@@ -61,6 +61,18 @@ class End:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """An attempt at a trial that failed. number: from 1, over all executions. reason: as of End.
+    epochs: reported by then."""
+
+    trial: str
+    number: int
+    reason: str
+    epochs: int
+    time: float
+
+
+@dataclass(frozen=True)
 class Result:
     """A trial that ended, with the epochs it reported (each once, in order)."""
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import algorithms, analysis, plots, stages, tables
+from study import algorithms, analysis, extension, plots, stages, tables, terminal
 from study.home import Home, plain_yaml
-from study.journal import Contents, Line
+from study.journal import Contents
+from study.journal_lines import Line
 from study.part import NAME
 from study.records import Result
 from study.spec import Spec
@@ -76,7 +77,7 @@ def write(folder: Path, rounds: Sequence[Spec], contents: Contents) -> list[Roun
     files = {
         "verdict.json": json.dumps(plain, sort_keys=True, indent=2, allow_nan=False),
         "trials.csv": tables.as_csv(tables.trials_rows(spec, results)),
-        "timings.csv": tables.as_csv(tables.timings_rows(spec, results)),
+        "timings.csv": tables.as_csv(tables.timings_rows(spec, results, contents.failed_attempts)),
         **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
         "report.html": _html(judged, contents, drawn),
     }
@@ -137,6 +138,10 @@ def warnings(judged: Sequence[Round], contents: Contents) -> list[str]:
     planned = contents.header.get("plan")
     if planned is not None and planned != plan_hash(judged[0].spec):
         texts.insert(0, "The analysis is not the one planned before the first trial.")
+    if contents.damaged and contents.damage not in contents.notes:
+        texts.append(f"{contents.damage}.")
+    if extension.is_lost([each.spec for each in judged], contents):
+        texts.append("An extension is missing here: its own line of the journal is damaged.")
     return texts
 
 
@@ -187,6 +192,7 @@ def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) ->
             for number, each in enumerate(judged)
         ],
         explanations=tables.explanations(last.verdict),
+        failures=tables.failures_table(planned.spec, contents),
         figures=figures,
         trials=tables.trials_rows(planned.spec, contents.results),
         short=tables.value_text,
@@ -224,7 +230,6 @@ def _themed(svg: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0, 1 without a verdict from complete pairs, or 2 for wrong input."""
-    from rich.console import Console
 
     parser = argparse.ArgumentParser(
         prog="python -m study.report",
@@ -242,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     judged = write(home.folder, rounds, contents)
-    console = Console(highlight=False, markup=False)
+    terminal.prepare()
+    console = terminal.Output()
     print_result(console, judged, contents)
     console.print(f"report: {home.report}", soft_wrap=True)
     return 0 if judged[-1].verdict.complete else 1

@@ -12,9 +12,22 @@ from study import yamlfile
 from study.arms import Arms, Cross
 from study.checked import Checked
 from study.optimization import Optimization
-from study.part import Name, Part, not_in
-from study.space import grid
-from study.spec import EPOCH_PRUNERS, Arm, Confirm, Resources, Spec, Tune, Verdict
+from study.part import Name, Part, Positive, not_in
+from study.space import MAX_GRID, grid, grid_size
+from study.spec import (
+    CHECKPOINT,
+    EPOCH_PRUNERS,
+    RETRIES,
+    STUCK_AFTER,
+    Arm,
+    Checkpoint,
+    Confirm,
+    Resources,
+    Retries,
+    Spec,
+    Tune,
+    Verdict,
+)
 from study.workload import Model, Workload
 from study.yamlfile import Document
 from trainables import catalog
@@ -31,6 +44,9 @@ class _File(Part):
     confirm: Confirm
     verdict: Verdict
     resources: Resources = Resources()
+    checkpoint: Checkpoint = CHECKPOINT
+    retries: Retries = RETRIES
+    stuck_after: Positive = STUCK_AFTER
 
 
 def load(path: Path, assignments: Iterable[str] = ()) -> Spec:
@@ -72,6 +88,9 @@ class _Resolver(Checked):
             confirm=file.confirm,
             verdict=file.verdict,
             resources=file.resources,
+            checkpoint=file.checkpoint,
+            retries=file.retries,
+            stuck_after=file.stuck_after,
         )
 
     def workload(self) -> Workload:
@@ -132,6 +151,10 @@ class _Resolver(Checked):
                 raise self.fail("trials_per_arm is missing; give the budget of an arm", "tune")
             budget = tune.trials_per_arm
             return {n: a.model_copy(update={"trials": a.trials or budget}) for n, a in arms.items()}
+        for name, arm in arms.items():
+            if (most := grid_size(arm)) > MAX_GRID:
+                text = f"the grid of arm {name} has {most:,} points; at most {MAX_GRID:,} are run"
+                raise self.fail(text, *self.search_place(name, next(iter(arm.search)))[:-1])
         sizes = {name: len(grid(arm)) for name, arm in arms.items()}
         for name, arm in arms.items():
             asked, place = arm.trials, ("arms", name, "trials")

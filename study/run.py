@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +16,8 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from study import plan, resolve, smoke
+from study import plan, resolve, smoke, terminal
+from study.failures import EveryTrialFails
 from study.journal import RecordError
 from study.spec import Spec
 from study.yamlfile import SpecError
@@ -24,7 +28,7 @@ from study.yamlfile import SpecError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 the verdict was reached, 1 it was not, 2 the input is wrong, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    console = Console(highlight=False, markup=False)
+    console = terminal.Output()
 
     def start() -> int:
         if options.time and not options.plan:
@@ -47,18 +51,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def guarded(command: Callable[[], int], *, goes_on: bool = True) -> int:
     """The exit code of a command, its errors told in one line. goes_on: whether the same command
     goes on after an interrupt."""
+    terminal.prepare()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a request to stop like Ctrl-C
     try:
+        _check_here()
         return command()
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
-    except RecordError as error:
+    except (RecordError, EveryTrialFails) as error:
         print(f"{error}; once that is mended, the same command goes on", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        terminal.discard()
+        print(f"cannot write the output: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         again = "; the same command goes on from here" if goes_on else ""
         print(f"\ninterrupted{again}", file=sys.stderr)
         return 130
+
+
+def _check_here() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise SpecError("the current folder was deleted; go to another one") from None
 
 
 def run(
@@ -72,23 +92,24 @@ def run(
     from study.home import Home
 
     warn = partial(console.print, soft_wrap=True)
-    home = Home(options.out, spec.study)
+    home = Home(options.out, spec.study, options.storage)
     uri = preflight.tracking_store(options.tracking_uri)
     if options.ledger == uri:
         raise SpecError("--ledger: the tracking store lies there; name a database of its own")
     contents = home.check_same(spec)
     preflight.writable(home)
     home.check_free()
-    if contents is None or not contents.complete or extension is not None:
+    preflight.storage(home, contents)
+    if extension is not None or not home.ended():
         preflight.room(home)
         with ledger_store.reserved(home, contents, options.ledger) as store:
-            preflight.tracking_answers(spec.study, uri, warn)
+            outage = preflight.tracking_answers(spec.study, uri, warn)
             console.print(f"{spec.study}: starting Ray, loading {spec.workload.data.name}")
             from study.engine import Engine
             from study.execution import finish
 
-            engine = Engine(spec, options.address)
-            judged = finish(spec, extension, home, store, uri, engine, console, warn)
+            engine = Engine(spec, options.address, home.storage_uri)
+            judged = finish(spec, extension, home, store, uri, engine, console, warn, outage)
     else:
         judged = report.write(home.folder, *home.rounds())
     contents = home.begun()[1]
@@ -116,7 +137,7 @@ def run_smoke(specs: Sequence[Spec], console: Console, address: str | None) -> i
             name, arms = spec.study, " and ".join(spec.arms)
             console.print(f"{name}: {arms}, a few digits as {spec.workload.data.name}")
             home = Home(Path(folder) / str(i), name)  # two files may name one study
-            engine = Engine(spec, address, keep=i + 1 < len(specs))
+            engine = Engine(spec, address, home.storage_uri, keep=i + 1 < len(specs))
             # Its accuracies mean nothing, so they are not shown.
             quiet = Console(quiet=True, force_terminal=False)
             late: list[str] = []
@@ -178,6 +199,12 @@ def add_places(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="postgresql://USER@HOST:PORT/NAME: keep the ledger in that database, for a team or a "
         "cluster (default: a file in the study's folder)",
+    )
+    add(
+        "--storage",
+        metavar="URI",
+        help="where trials keep checkpoints and weights: a folder that all nodes share, or "
+        "s3://BUCKET/FOLDER (default: the study's folder)",
     )
     add("--address", metavar="ADDR", help="Ray cluster to run on (default: one on this machine)")
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from study.course import Course
+from study.course import Course, Waiting
 from study.records import Trial
 
 _PATIENCE = 30.0
 """Seconds for which a process that trains is kept while there is no trial for it. A new one takes
 some seconds; on a shared cluster, what it holds may be wanted by another study."""
+
+_MOMENT = 1.0
+"""Seconds for which the course is waited for; it mostly takes a few milliseconds."""
 
 
 class CourseSearcher(Searcher):  # type: ignore[misc]
@@ -22,7 +26,8 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
     While the course has none, because the data is still loading or a stage is about to end, it
     hands out trials that only wait: Tune ends an actor that it has no trial for. threads: of a
     process that trains. stopping: whether the study was asked to stop. trials: what was handed
-    out, by name.
+    out, by name. It waits a moment for the course, not longer: a ledger may be away for minutes,
+    while other trials report.
     """
 
     def __init__(self, threads: int, stopping: Callable[[], bool]) -> None:
@@ -32,6 +37,8 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         self._course: Course | None = None
         self._configure: Callable[[Trial], Mapping[str, Any]]
         self._last = time.monotonic()
+        self._asking = ThreadPoolExecutor(1, "course")
+        self._asked: Future[Trial | Waiting] | None = None
         self.trials: dict[str, Trial] = {}
 
     def begin(self, course: Course, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
@@ -51,7 +58,7 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         """
         if self._stopping():
             raise KeyboardInterrupt
-        trial = self._course.next() if self._course is not None else "wait"
+        trial = self._next(self._course) if self._course is not None else "wait"
         if trial == "done":
             return Searcher.FINISHED
         if trial == "wait":
@@ -61,6 +68,19 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         self._last = time.monotonic()
         self.trials[trial.name] = trial
         return {"trial": trial.name, "threads": self._threads, **self._configure(trial)}
+
+    def _next(self, course: Course) -> Trial | Waiting:
+        moment = 0.0
+        if self._asked is None:
+            self._asked, moment = self._asking.submit(course.next), _MOMENT
+        if not wait([self._asked], moment).done:
+            return "wait"
+        asked, self._asked = self._asked, None
+        return asked.result()
+
+    def close(self) -> None:
+        """No trial is asked for any more; waits until the course is at rest."""
+        self._asking.shutdown()
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False

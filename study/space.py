@@ -32,6 +32,9 @@ WHOLE = frozenset(
 )
 """Hyperparameters that take whole numbers."""
 
+MAX_GRID = 10_000
+"""Points of a grid; more are a mistake, and would fill the memory."""
+
 Point = Mapping[str, Value]
 
 
@@ -69,6 +72,26 @@ def hyperparameters(arm: Arm, point: Point) -> Point:
     if method.rho is not None:
         values["rho"] = at("rho", method.rho, float(point["rho"]))
     return values
+
+
+def possible(arm: Arm, hyperparameters: Point) -> bool:
+    """Whether a trial of the arm may run with these: the right ones, each in its range."""
+    try:
+        rho = arm.method(hyperparameters).rho
+    except StopIteration:
+        return False
+    if hyperparameters.keys() != {key for key in arm.search if _applies(key, arm, hyperparameters)}:
+        return False
+    spans = {**arm.search, **({} if rho is None else {"rho": rho})}
+    return all(_holds(spans[key], value) for key, value in hyperparameters.items())
+
+
+def _holds(span: Span, value: Value) -> bool:
+    if span.choices is not None:
+        return value in span.choices
+    if isinstance(value, (bool, str)) or span.low is None or span.high is None:
+        return False
+    return span.low <= value <= span.high
 
 
 def point(arm: Arm, hyperparameters: Mapping[str, Value]) -> Point:
@@ -167,6 +190,11 @@ def _axis(key: str, span: Span) -> Iterator[Value]:
             span.high if last else _between(span.low, span.high, span.log, i / (span.points - 1))
         )
         yield round(value) if key in WHOLE else value
+
+
+def grid_size(arm: Arm) -> int:
+    """How many points the arm's grid has before those that mean the same count once."""
+    return math.prod(len(span.choices or ()) or span.points or 1 for span in arm.search.values())
 
 
 def grid(arm: Arm) -> list[Point]:

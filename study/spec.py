@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from study.part import Count, Name, NotNegative, Part, Positive, Scalar, Seed, one_of
+from study.part import Count, Name, NotNegative, Part, Positive, Scalar, Seed, Trials, one_of
 from study.records import Value
 from study.workload import Workload
 from trainables import catalog
@@ -22,6 +22,8 @@ ADAPTIVE = ("tpe", "gp", "cmaes")
 """Samplers that read how earlier trials ended."""
 EPOCH_PRUNERS = ("median", "successive_halving", "hyperband")
 """Pruners that stop a trial by its validation accuracy after an epoch."""
+
+Retries = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Span(Part):
@@ -46,7 +48,7 @@ class Tune(Part):
     search_seeds: runs of each configuration, on as many seeds; their mean is its score.
     """
 
-    trials_per_arm: Count | None = None
+    trials_per_arm: Trials | None = None
     sampler: Annotated[str, one_of("sampler", ("qmc", "random", "grid", *ADAPTIVE))] = "qmc"
     pruner: Annotated[str, one_of("pruner", ("none", *EPOCH_PRUNERS, "wilcoxon"))] = "none"
     objective: Annotated[str, one_of("objective", ("validation_accuracy",))] = "validation_accuracy"
@@ -78,6 +80,17 @@ class Resources(Part):
     cpu: Count = 1
     gpu: NotNegative = 0.0
     max_trials: Count | None = None
+
+
+class Checkpoint(Part):
+    """When a trial keeps a checkpoint: after so many epochs or seconds, whichever comes first."""
+
+    epochs: Count | None = None
+    seconds: Positive | None = None
+
+
+CHECKPOINT, RETRIES, STUCK_AFTER = Checkpoint(seconds=60), 3, 900.0
+"""What a spec that says nothing of them gets."""
 
 
 class Method(Part):
@@ -139,7 +152,11 @@ class Arm(Part):
 
 
 class Spec(Part):
-    """A study as it will run."""
+    """A study as it will run.
+
+    retries: how often a trial may fail without coming any further than before. stuck_after: seconds
+    without a sign of life from a trial, after which its process is ended.
+    """
 
     study: Name
     question: str
@@ -149,11 +166,15 @@ class Spec(Part):
     confirm: Confirm
     verdict: Verdict
     resources: Resources
+    checkpoint: Checkpoint = CHECKPOINT
+    retries: Retries = RETRIES
+    stuck_after: Positive = STUCK_AFTER
 
     def hashed(self) -> dict[str, Any]:
-        """The plain values that decide the numbers: all but names of places and the question."""
-        plain = self.model_dump()
-        del plain["question"], plain["workload"]["data"]["root"], plain["resources"]["max_trials"]
+        """The plain values that decide the numbers: neither places, nor the question, nor how
+        mishaps are met."""
+        plain = self.model_dump(exclude={"question", "checkpoint", "retries", "stuck_after"})
+        del plain["workload"]["data"]["root"], plain["resources"]["max_trials"]
         return plain
 
     @property

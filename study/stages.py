@@ -75,18 +75,27 @@ def begun(rounds: Sequence[Spec], results: Sequence[Result]) -> tuple[tuple[Spec
     return tuple(plans)
 
 
+def done(rounds: Sequence[Spec], results: Sequence[Result]) -> bool:
+    """Whether every trial of the planned study and its extensions has ended."""
+    plans = begun(rounds, results)
+    return len(plans) == 2 * len(rounds) and over(*plans[-1], results)
+
+
 def over(spec: Spec, plan: Plan, results: Iterable[Result]) -> bool:
     """Whether every trial of a stage has ended."""
     ended = {result.trial.name for result in results}
-    return all(name in ended for slot in plan.slots for name in slot.names(spec, plan.stage))
+    return all(name in ended for name in trial_names(spec, plan))
+
+
+def trial_names(spec: Spec, plan: Plan) -> list[str]:
+    """The names of the trials of a stage."""
+    return [name for slot in plan.slots for name in slot.names(spec, plan.stage)]
 
 
 def of_round(rounds: Sequence[Spec], number: int, results: Sequence[Result]) -> list[Result]:
     """The results that a round's verdict rests on: of the planned study (0) or an extension."""
     plans = begun(rounds[: number + 1], results)[2 * number :]
-    names = {
-        name for spec, plan in plans for slot in plan.slots for name in slot.names(spec, plan.stage)
-    }
+    names = {name for spec, plan in plans for name in trial_names(spec, plan)}
     return [result for result in results if result.trial.name in names]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from study import tracking
 from study.home import Home
 from study.journal import lines
+from study.tracking_process import CAUGHT_UP
 from study.tracking_uri import (
     VARIABLE,
     absolute_uri,
@@ -48,6 +49,7 @@ _SHARE = 0.01  # of one core while following, so that the training keeps it
 _SHORTEST, _LONGEST = 2.0, 6.0  # seconds between two looks at the journal
 _RETRY = 60.0  # seconds between two tries in a long outage
 _ERROR_TEXT = 400
+_STORES = ("mlflow", "psycopg", "requests", "sqlalchemy", "sqlite3", "urllib3")  # raise errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,6 +129,7 @@ class _Follower:
         self._uri = uri
         self._held = held
         self._locked = False
+        self._reached = False
         self._failures = 0
         self._client: MlflowClient | None = None
         self._mirror: tracking.Mirror | None = None
@@ -139,8 +142,9 @@ class _Follower:
             self._write(last)
         except Exception as error:  # stores raise what they like; all of it is told
             return self._fail(error)
-        if self.problem:
-            _say("caught up")
+        if self.problem or not self._reached:
+            _say(CAUGHT_UP)
+        self._reached = True
         self.problem, self._failures = "", 0
         return min(_LONGEST, max(_SHORTEST, (time.process_time() - begun) / _SHARE))
 
@@ -181,18 +185,28 @@ def _input_ends(seconds: float) -> bool:
     return bool(ready) and not os.read(stdin, 4096)
 
 
-def _is_expected(error: Exception) -> bool:
+def _is_expected(error: BaseException) -> bool:
     return isinstance(error, (tracking.TrackingError, OSError)) or any(
-        kind.__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "requests")
+        kind.__module__.partition(".")[0]
+        in ("mlflow", "psycopg", "sqlalchemy", "requests", "sqlite3", "urllib3")
         for kind in type(error).__mro__
     )
 
 
 def _told(error: Exception, uri: str) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if not _is_expected(error):
-        text = f"{type(error).__name__}: {text}"
+    inner = _innermost(error)
+    said = inner if _is_expected(inner) else error
+    text = " ".join(str(said).split()) or type(said).__name__
+    if not _is_expected(said):
+        text = f"{type(said).__name__}: {text}"
     return scrubbed(f"MLflow at {masked(uri)}: {text[:_ERROR_TEXT]}", uri)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What the operating system or the database said, without the libraries around it."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error
 
 
 def _say(text: str) -> None:

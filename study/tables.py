@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from study.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+    from study.journal import Contents
 
 NOTHING = "\N{EN DASH}"
 
@@ -131,6 +134,37 @@ def comparisons_table(spec: Spec, verdict: Verdict) -> Table:
         for c in verdict.comparisons
     )
     return Table("Comparisons", columns, rows, tuple(c.arm for c in verdict.comparisons))
+
+
+def failures_table(spec: Spec, contents: Contents) -> Table | None:
+    """Attempts that failed and trials that were given up, of each arm that has any; None where no
+    arm has."""
+    columns = (
+        Column("arm", number=False),
+        Column("failed\nattempts"),
+        Column("of so many\ntrials"),
+        Column("reasons", number=False),
+        Column("trials\ngiven up"),
+        Column("reasons", number=False),
+    )
+    rows, names = [], []
+    for arm in spec.arms:
+        trials = [name for name, trial in contents.trials.items() if trial.arm == arm]
+        failed = {name: contents.failures[name] for name in trials if name in contents.failures}
+        attempts = [failure.reason for each in failed.values() for failure in each]
+        ends = [contents.ends[name] for name in trials if name in contents.ends]
+        given_up = [end.reason for end in ends if end.status == "failed"]
+        if attempts or given_up:
+            counts = (str(len(attempts)), str(len(failed)), _counted(attempts))
+            rows.append((arm, *counts, str(len(given_up)), _counted(given_up)))
+            names.append(arm)
+    return Table("Failures", columns, tuple(rows), tuple(names)) if rows else None
+
+
+def _counted(reasons: Sequence[str]) -> str:
+    """Each reason with how often it occurs, the most frequent first, one a line."""
+    counts = sorted(Counter(reasons).items(), key=lambda item: (-item[1], item[0]))
+    return "\n".join(f"{reason}: {count}" for reason, count in counts) or NOTHING
 
 
 def chosen(arm: ArmSummary) -> str:
@@ -251,8 +285,11 @@ def trials_rows(spec: Spec, results: Sequence[Result]) -> list[dict[str, Value]]
     return rows
 
 
-def timings_rows(spec: Spec, results: Sequence[Result]) -> list[dict[str, Value]]:
-    """When each trial that ended ran, in UTC, and how long it took."""
+def timings_rows(
+    spec: Spec, results: Sequence[Result], failures: Mapping[str, int]
+) -> list[dict[str, Value]]:
+    """When each trial that ended ran, in UTC, how long it took, and how many of its attempts
+    failed, where any did. failures: by trial."""
     rows = []
     for result in in_order(spec, results):
         seconds = analysis.metric(result, "seconds_per_epoch")
@@ -263,6 +300,8 @@ def timings_rows(spec: Spec, results: Sequence[Result]) -> list[dict[str, Value]
             "seconds": round(result.end.time - result.started, 3),
             "seconds_per_epoch": statistics.median(seconds) if seconds else "",
         }
+        if failures:
+            row["failures"] = failures.get(result.trial.name, 0)
         rows.append(row)
     return rows
 

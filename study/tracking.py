@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from study import tracking_names as names
 from study.home import Home
-from study.journal import Line, lines, parse_start
+from study.journal_lines import Line, parse_start
+from study.journal_reader import Reader
 from study.records import Trial
 from study.tracking_uri import masked, sqlite_path
 
@@ -62,9 +63,11 @@ class _Run:
 def read_state(folder: Path) -> State | None:
     """How far the mirror of the study in `folder` got; None if unknown, which is never wrong."""
     try:
-        return State(**json.loads((folder / STATE).read_bytes()))
+        state = State(**json.loads((folder / STATE).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    kinds = (str, str, int)
+    return state if tuple(map(type, vars(state).values())) == kinds else None
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -128,31 +131,29 @@ class Mirror:
         self._verdict: Line | None = None
         self._after_looking: str | None = None
         self._time = 0.0
-        self._header = next(line for _, line in lines(home.journal))
+        self._journal = Reader(home.journal)
+        self._header = next(line for _, line in self._journal.lines())
         self._experiment = self._find_experiment()
         self._runs: dict[str, _Run] = {}
         found = self._find_parent()
         self._parent = found or self._create_parent()
         self._offset = self._remembered_offset() if found else 0
-        for offset, line in lines(home.journal):
-            if offset > self._offset:
-                break
+        self._remember(self._header)
+        for _, line in self._journal.lines(until=self._offset):
             self._remember(line)
 
     def catch_up(self) -> None:
         """Writes all lines of the journal that are new, and remembers how far it got."""
         fresh: dict[str, list[Line]] = {}
-        behind = self._offset
-        for count, (offset, line) in enumerate(lines(self._home.journal, behind), 1):
+        for count, (offset, line) in enumerate(self._journal.lines(), 1):
             self._remember(line)
             if "trial" in line:
                 fresh.setdefault(line["trial"], []).append(line)
-            behind = offset
             if count % _LINES == 0:
-                self._send(fresh, behind)
+                self._send(fresh, offset)
                 fresh = {}
-        if behind > self._offset:
-            self._send(fresh, behind)
+        if self._journal.offset > self._offset:
+            self._send(fresh, self._journal.offset)
 
     def reopen(self) -> None:
         """The study goes on: what an earlier interruption closed is running again."""
@@ -226,8 +227,7 @@ class Mirror:
         state = read_state(self._home.folder)
         if state is None or (state.uri, state.experiment) != (masked(self._uri), self._experiment):
             return 0
-        shrunk = state.offset > self._home.journal.stat().st_size
-        return 0 if shrunk else state.offset
+        return state.offset if _ends_a_line(self._home.journal, state.offset) else 0
 
     def _search(self, condition: str) -> Iterator[Any]:
         from mlflow.entities import ViewType
@@ -321,6 +321,13 @@ class Mirror:
                 self._client.log_artifacts(self._parent.id, str(path), name)
             elif path.is_file():
                 self._client.log_artifact(self._parent.id, str(path))
+
+
+def _ends_a_line(journal: Path, offset: int) -> bool:
+    """Whether a line of the journal ends right before byte `offset`, as it did when it was sent."""
+    with journal.open("rb") as file:
+        file.seek(max(offset - 1, 0))
+        return offset > 0 and file.read(1) == b"\n"
 
 
 def _known(run: Any) -> _Run:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.journal import Line, parse_end, parse_epoch
+from study.journal_lines import Line, parse_end, parse_epoch
 from study.records import Trial
 from study.spec import METHOD_KEYS, Arm, Method
 from trainables import catalog

@@ -93,7 +93,7 @@ def _sign_in() -> dict[str, str]:
 def _only_mlflow_can_sign_in() -> bool:
     """Whether the user set up one of MLflow's other ways to sign in, not repeated here."""
     there = any(os.environ.get(name) for name in _OWN_WAYS)
-    return there or Path("~/.mlflow/credentials").expanduser().exists()
+    return there or Path(os.path.expanduser("~/.mlflow/credentials")).exists()
 
 
 def _ask_database(uri: str) -> Problem | None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from study.tracking_uri import VARIABLE, default_uri, masked
 
 LOG = "mlflow.log"
-_WHEN_DONE, _WHEN_INTERRUPTED = 120.0, 6.5  # seconds that the child may take to catch up
+CAUGHT_UP = "caught up"
+"""What the child says once all that the journal holds so far is in MLflow; else what is wrong."""
 
 
 class MirrorProcess:
@@ -24,11 +24,15 @@ class MirrorProcess:
     the child writes what is left and ends.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, catch_up: str) -> None:
-        """catch_up: the command that the user types when the mirror is behind."""
-        self._process = process
-        self._log = log
-        self._catch_up = catch_up
+    def __init__(self, name: str, out: Path, uri: str) -> None:
+        """As `start`, but starts nothing yet."""
+        self._command = [sys.executable, "-m", "study.sync", name, "--out", str(out.absolute())]
+        self._command += ["--follow"]
+        self._uri = uri
+        self._log = out / name / LOG
+        self._read = self._log.stat().st_size if self._log.exists() else 0
+        self.catch_up = _catch_up_command(name, out, uri)
+        """What the user types when the mirror is behind."""
 
     @classmethod
     def start(cls, name: str, out: Path, uri: str) -> MirrorProcess:
@@ -36,19 +40,38 @@ class MirrorProcess:
 
         Raises OSError when the process cannot be started.
         """
-        log_path = out / name / LOG
-        command = [sys.executable, "-m", "study.sync", name, "--out", str(out.absolute())]
-        command += ["--follow"]
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 (no shell)
-                command,
+        mirror = cls(name, out, uri)
+        mirror.spawn()
+        return mirror
+
+    def spawn(self) -> None:
+        """Starts the child, the first one or another after it has died. Raises OSError."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 (no shell)
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, VARIABLE: uri},  # not an argument: it may hold a password
+                env={**os.environ, VARIABLE: self._uri},  # no argument: it may hold a password
                 start_new_session=True,  # Ctrl-C in the terminal is meant for the study alone
             )
-        return cls(process, log_path, _catch_up_command(name, out, uri))
+
+    def said(self) -> list[str]:
+        """Whole lines that the child wrote since the last call."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except FileNotFoundError:  # somebody tidied up
+            return []
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+    def death(self) -> str | None:
+        """How the child ended, though nobody told it to; None while it lives."""
+        code = self._process.poll()
+        return None if code is None else f"its process {_ending(code)}"
 
     def finish(self) -> None:
         """Tells the child that nothing more will come; it writes what is left and ends."""
@@ -70,14 +93,19 @@ class MirrorProcess:
             return self._behind(f"not done within {timeout:g} s")
         if code == 0:
             return None
-        return self._behind(self._last_line() or f"its process ended with code {code}")
+        said = self._last_line() if code > 0 else ""
+        return self._behind(said or f"its process {_ending(code)}")
 
     def _last_line(self) -> str:
         said = self._log.read_text(errors="replace").splitlines()
         return said[-1] if said else ""
 
     def _behind(self, reason: str) -> str:
-        return f"MLflow is behind ({reason}); to catch up: {self._catch_up}"
+        return f"MLflow is behind ({reason}); to catch up: {self.catch_up}"
+
+
+def _ending(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def _catch_up_command(name: str, out: Path, uri: str) -> str:
@@ -87,18 +115,3 @@ def _catch_up_command(name: str, out: Path, uri: str) -> str:
     if uri != default_uri(Path.cwd()):
         command += ["--tracking-uri", masked(uri)]
     return shlex.join(command)
-
-
-@contextmanager
-def mirrored(
-    name: str, out: Path, uri: str, warn: Callable[[str], None]
-) -> Iterator[MirrorProcess]:
-    """Mirrors the study while the context lasts. warn: told when MLflow stays behind."""
-    process = MirrorProcess.start(name, out, uri)
-    patience = _WHEN_INTERRUPTED
-    try:
-        yield process
-        patience = _WHEN_DONE
-    finally:
-        if warning := process.stop(patience):
-            warn(warning)

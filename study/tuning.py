@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,12 +33,15 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from study.course import Course
+from study.failures import EveryTrialFails, Failures
+from study.mishaps import Mishap, mishap
 from study.pruning import CourseStopper
-from study.records import End, Epoch, Trial
+from study.records import End, Epoch, Failure, Trial
 from study.searcher import CourseSearcher
 from study.spec import Resources
 
-_RETRIES = 3
+_KEEPING = 5.0
+"""Seconds that trials have to write checkpoints when the study is asked to stop."""
 
 # By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
 _trainable = importlib.import_module("trainables.trainable")
@@ -53,6 +57,12 @@ class Listener(Protocol):
     def epoch(self, epoch: Epoch) -> None:
         """A trial reported an epoch."""
 
+    def failure(self, failure: Failure) -> None:
+        """An attempt at a trial failed; it starts again, or is about to end as failed."""
+
+    def resumed(self, trial: str, progress: float) -> None:
+        """A trial goes on from a checkpoint. progress: epochs that were done there."""
+
     def end(self, end: End) -> None:
         """A trial ended."""
 
@@ -61,15 +71,22 @@ class Listener(Protocol):
 
 
 class Tuning:
-    """One run of Tune. resources: of a trial. at_once: trials side by side. stopping: asked between
-    two events whether to stop."""
+    """One run of Tune. resources: of a trial. at_once: trials side by side. stuck_after: seconds
+    without a sign of life, after which a process is ended. stopping: asked between two events
+    whether to stop."""
 
-    def __init__(self, resources: Resources, at_once: int, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        at_once: int,
+        stuck_after: float,
+        stopping: Callable[[], bool],
+    ) -> None:
         self._resources = resources
         self._at_once = at_once
         self._searcher = CourseSearcher(resources.cpu, stopping)
         self._stopper = CourseStopper()
-        self._callback = _Callback(self._searcher, stopping)
+        self._callback = _Callback(self._searcher, stuck_after, stopping)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
 
@@ -80,14 +97,16 @@ class Tuning:
     def run(
         self,
         course: Course,
+        failures: Failures,
         configure: Callable[[Trial], Mapping[str, Any]],
         listeners: Sequence[Listener],
     ) -> None:
         """Runs the trials that a course hands out, to its end. configure: a trial's Tune config.
 
-        Raises KeyboardInterrupt when asked to stop, and whatever the course raised.
+        Raises KeyboardInterrupt when asked to stop, EveryTrialFails, and whatever the course
+        raised.
         """
-        self._callback.begin(course, listeners)
+        self._callback.begin(course, failures, listeners)
         self._stopper.begin(course)
         self._searcher.begin(course, configure)
         self.join()
@@ -105,6 +124,8 @@ class Tuning:
                 self._fit(str(Path(scratch).resolve()))
         except BaseException as error:  # raised again where the study waits for it
             self._error = error
+        finally:
+            self._searcher.close()
 
     def _fit(self, scratch: str) -> None:
         amounts = {"cpu": self._resources.cpu, "gpu": self._resources.gpu}
@@ -122,26 +143,42 @@ class Tuning:
                 storage_path=scratch,
                 callbacks=[self._callback],
                 stop=self._stopper,
-                failure_config=tune.FailureConfig(max_failures=_RETRIES),
+                # A trial that fails is handed out again by the course.
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         ).fit()
 
 
+@dataclass
+class _Attempt:
+    """A trial in a process. alive: when it last gave a sign of life, by the monotonic clock."""
+
+    trial: Trial
+    alive: float
+    stuck: bool = False
+
+
 class _Callback(tune.Callback):  # type: ignore[misc]
     """Translates what Tune says into the records that listeners get."""
 
-    def __init__(self, searcher: CourseSearcher, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, searcher: CourseSearcher, stuck_after: float, stopping: Callable[[], bool]
+    ) -> None:
         self._searcher = searcher
+        self._stuck_after = stuck_after
         self._stopping = stopping
         self._course: Course
+        self._failures: Failures
         self._listeners: Sequence[Listener] = ()
-        self._started: set[str] = set()
+        self._attempts: dict[str, _Attempt] = {}
+        self._epochs: dict[str, int] = {}
+        self._progress: dict[str, float] = {}
 
-    def begin(self, course: Course, listeners: Sequence[Listener]) -> None:
+    def begin(self, course: Course, failures: Failures, listeners: Sequence[Listener]) -> None:
         """Trials of this course follow."""
-        self._course, self._listeners = course, listeners
+        self._course, self._failures, self._listeners = course, failures, listeners
 
     def __getstate__(self) -> dict[str, Any]:
         """Empty, as the searcher's."""
@@ -149,14 +186,22 @@ class _Callback(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         # Between two events no record is half written, so this is where a study may stop.
+        running = [trial for trial in trials if trial.status == TuneTrial.RUNNING]
         if self._stopping():
+            self._keep([trial for trial in running if trial.config["trial"] is not None])
             raise KeyboardInterrupt
+        now = time.monotonic()
+        for trial in running:
+            attempt = self._attempts.get(trial.trial_id)
+            if attempt is not None and now - attempt.alive > self._stuck_after:
+                attempt.alive, attempt.stuck = now, True
+                ray.kill(trial.temporary_state.ray_actor)
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         if (name := trial.config["trial"]) is not None:
-            self._start(name)
+            self._start(trial.trial_id, name)
 
     def on_trial_result(
         self,
@@ -166,48 +211,74 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        if (name := trial.config["trial"]) is None:
+        if (report := result["report"]) is None:
             return
-        report, number, now = result["report"], result["training_iteration"], time.time()
+        name, now = report.trial, time.time()
+        self._attempts[trial.trial_id].alive = time.monotonic()
+        self._progress[name] = report.progress
         for listener in self._listeners:
-            listener.epoch(Epoch(name, number, report.metrics, now))
+            if report.resumed is not None:
+                listener.resumed(name, report.resumed)
+            for text in report.notes:
+                listener.note(text)
+        if report.epoch is None:
+            return
+        self._epochs[name] = report.epoch
+        for listener in self._listeners:
+            listener.epoch(Epoch(name, report.epoch, report.metrics, now))
         if (end := report.end) is not None:
-            self._end(End(name, end.status, end.reason, end.scores, number, now))
+            self._end(End(name, end.status, end.reason, end.scores, report.epoch, now))
         elif result["done"]:
             scores = {"validation_accuracy": report.metrics["validation_accuracy"]}
-            self._end(End(name, "pruned", f"pruned after epoch {number}", scores, number, now))
+            reason = f"pruned after epoch {report.epoch}"
+            self._end(End(name, "pruned", reason, scores, report.epoch, now))
+        if result["done"]:
+            del self._attempts[trial.trial_id]
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         if (name := trial.config["trial"]) is None:
             return
-        number = trial.last_result.get("training_iteration", 0)
-        error = _last_error(trial)
-        cause = getattr(error, "cause", None) or error
-        reason = type(cause).__name__
-        last_line = (str(cause).strip().splitlines() or [""])[-1]
-        if name not in self._started:  # it failed before its first step, so Tune never started it
-            self._start(name)
+        if trial.trial_id not in self._attempts:  # it failed before Tune started it
+            self._start(trial.trial_id, name)
+        attempt = self._attempts.pop(trial.trial_id)
+        if attempt.stuck:
+            seconds = f"{self._stuck_after:g} s"
+            what = Mishap("stuck", f"no sign of life for {seconds}", "")
+        else:
+            what = mishap(trial)
+        number, epochs, now = self._failures.count(name), self._epochs.get(name, 0), time.time()
         for listener in self._listeners:
-            listener.note(f"{name} failed {_RETRIES + 1} times, the last time: {last_line}")
-        self._end(End(name, "failed", reason, {}, number, time.time()))
+            listener.failure(Failure(name, number, what.reason, epochs, now))
+        if self._failures.again(name, self._progress.get(name, 0.0)):
+            self._course.again(attempt.trial)
+            return
+        for listener in self._listeners:
+            listener.note(f"{name} failed {number} times, the last time: {what.text}")
+        try:
+            self._end(End(name, "failed", what.reason, {}, epochs, now))
+        except EveryTrialFails:
+            told = what.trace or what.text
+            raise EveryTrialFails(
+                f"the first trials of this stage all fail; the last did so:\n{told}\n"
+                "None of them was recorded"
+            ) from None
 
-    def _start(self, name: str) -> None:
-        self._started.add(name)
+    def _start(self, id_: str, name: str) -> None:
+        trial = self._searcher.trials[name]
+        self._attempts[id_] = _Attempt(trial, time.monotonic())
         for listener in self._listeners:
-            listener.start(self._searcher.trials[name], time.time())
+            listener.start(trial, time.time())
 
     def _end(self, end: End) -> None:
-        for listener in self._listeners:
-            listener.end(end)
+        for each in self._failures.ended(end):
+            for listener in self._listeners:
+                listener.end(each)
         self._course.ended(end.trial)
 
-
-def _last_error(trial: TuneTrial) -> BaseException | None:
-    """What a trial failed of the last time, as Tune noted it in this process's scratch folder."""
-    path = trial.pickled_error_file
-    if path is None or not Path(path).exists():
-        return None
-    error: BaseException = ray.cloudpickle.loads(Path(path).read_bytes())
-    return error
+    def _keep(self, running: Sequence[TuneTrial]) -> None:
+        """Lets trials write checkpoints, for a few seconds."""
+        waiting = [trial.temporary_state.ray_actor.keep.remote() for trial in running]
+        if waiting:
+            ray.wait(waiting, num_returns=len(waiting), timeout=_KEEPING, fetch_local=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from trainables.catalog import nearest
+from trainables.catalog import nearest, shown
 
 Key = str | int
 Place = tuple[Key, ...]
@@ -19,6 +19,8 @@ Place = tuple[Key, ...]
 _MAX_BYTES = 100_000
 _MAX_NODES = 10_000
 _MAX_DEPTH = 20
+_MAX_SHOWN = 200
+_MAX_MESSAGE = 1000
 _TOO_LARGE = "too large or too deeply nested once aliases are filled in"
 
 
@@ -38,6 +40,8 @@ class Document:
         known = place
         while known not in self.origins:
             known = known[:-1]
+        if len(message) > _MAX_MESSAGE:
+            message = f"{message[:_MAX_MESSAGE]}…"
         return SpecError(f"{self.origins[known]}: {_named(place)}{message}")
 
 
@@ -48,7 +52,7 @@ def _named(place: Place) -> str:
 
 
 def _printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)
+    return text if text.isprintable() and len(text) <= _MAX_SHOWN else shown(text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -133,13 +137,13 @@ class _Builder:
             try:
                 return convert(node.value)
             except (KeyError, ValueError):
-                text = f"{_named(place)}{node.value[:40]!r} is not {kind}"
+                text = f"{_named(place)}{shown(node.value)} is not {kind}"
                 raise SpecError(f"{where}: {text}") from None
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self.build(item, (*place, i)) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return self._mapping(node, place)
-        raise SpecError(f"{where}: the tag {node.tag!r} is not allowed; write plain values")
+        raise SpecError(f"{where}: the tag {shown(node.tag)} is not allowed; write plain values")
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -147,9 +151,9 @@ class _Builder:
             key = self.build(key_node, (*place, "<key>"))
             where = self.where(key_node.start_mark)
             if not isinstance(key, str):
-                raise SpecError(f"{where}: the key {key!r} must be a word; quote it")
+                raise SpecError(f"{where}: the key {shown(key)} must be a word; quote it")
             if key in data:
-                raise SpecError(f"{where}: the key {key!r} stands twice in one mapping")
+                raise SpecError(f"{where}: the key {shown(key)} stands twice in one mapping")
             self.origins[(*place, key)] = where
             data[key] = self.build(value_node, (*place, key))
         return data
@@ -216,6 +220,6 @@ def override(document: Document, assignments: Iterable[str]) -> Document:
 
 def _assign(data: Any, place: Place, value: Any, source: str) -> dict[str, Any]:
     if not isinstance(data, dict):
-        raise SpecError(f"{source}: {place[0]!r} would be a key of a value that is no mapping")
+        raise SpecError(f"{source}: {shown(place[0])} would be a key of a value that is no mapping")
     key, rest = str(place[0]), place[1:]
     return {**data, key: _assign(data.get(key, {}), rest, value, source) if rest else value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -56,7 +57,7 @@ def load(
 
 def _folder(name: str, root: str | Path | None) -> Path:
     if root:
-        return Path(root).expanduser().absolute()
+        return Path(os.path.expanduser(root)).absolute()
     try:
         return cache_folder() / "data"
     except OSError as error:

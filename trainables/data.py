@@ -12,7 +12,7 @@ import numpy as np
 
 from trainables import cifar, own_data, standin
 from trainables.catalog import DATA_NAMES, data_set, is_own
-from trainables.images import DataError, Listing, decode_part, list_part, undecodable
+from trainables.images import DataError, Listing, decode_part, list_part, shown, undecodable
 
 __all__ = ["DataError", "Facts", "Images", "Split", "load_pool", "load_test", "split", "stream"]
 
@@ -224,7 +224,9 @@ def _check_same_classes(train: Listing, test: Listing) -> None:
         for listing, other in ((train, test), (test, train))
         if (extra := [name for name in listing.classes if name not in other.classes])
     ]
-    raise DataError(f"the classes of train and test in {train.root} differ; {'; '.join(only)}")
+    raise DataError(
+        f"the classes of train and test in {shown(train.root)} differ; {'; '.join(only)}"
+    )
 
 
 def _hash(images: Images, classes: tuple[str, ...]) -> str:

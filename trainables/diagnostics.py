@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class Diagnostics:
             "gradient_norm_norm_layers": [p for p in trained if p in of_norm],
             "gradient_norm_other": [p for p in trained if p not in of_norm],
         }
+        self._device = trained[0].device
         self._sums: dict[str, Tensor] = {}
 
     def add(self, loss: Tensor, step: LastStep) -> None:
@@ -44,6 +45,14 @@ class Diagnostics:
         pairs = {name: pair.tolist() for name, pair in self._sums.items()}
         self._sums = {}
         return {name: total / count for name, (total, count) in pairs.items() if count}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums so far."""
+        return dict(self._sums)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from a state."""
+        self._sums = {name: pair.to(self._device) for name, pair in state.items()}
 
     def _measured(self, loss: Tensor, step: LastStep) -> Iterator[tuple[str, Tensor]]:
         if "loss_rise" in self._chosen and step.perturbed_loss is not None:

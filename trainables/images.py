@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tempfile
+import threading
 import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,15 @@ _NOT_IMAGES = {"thumbs.db", "desktop.ini"}
 # Pillow opens more, but some of it runs another program (EPS) or has no magic number (TGA).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 _CACHE_VERSION = 1
+_MAX_BYTES = 256 * 2**20
+"""Of an image file; a larger one counts as undecodable, unread."""
+_LARGE_BYTES, _LARGE_PIXELS = 16 * 2**20, 4 * 2**20
 _BLOCK = 128
 """Files that a thread decodes at a time."""
+
+
+_one_large = threading.RLock()
+"""Held by the thread that decodes a large file, so that all threads share the memory of one."""
 
 
 class DataError(ValueError):
@@ -56,22 +64,29 @@ def list_part(root: str | Path, part: Part) -> Listing:
 
     Raises DataError where the folder, its classes or a class's files are missing.
     """
-    root = Path(root).expanduser().absolute()
+    try:
+        return _listed(Path(os.path.expanduser(root)).absolute(), part)
+    except OSError as error:
+        raise DataError(f"cannot read {shown(error.filename or root)}: {error.strerror}") from None
+
+
+def _listed(root: Path, part: Part) -> Listing:
     top = root / part
     if not top.is_dir():
-        where = f"{root} holds {_names(root)}" if root.is_dir() else f"{root} is no folder"
-        raise DataError(f"no folder {top}: {where}; {_LAYOUT}")
+        folder = shown(root)
+        where = f"{folder} holds {_names(root)}" if root.is_dir() else f"{folder} is no folder"
+        raise DataError(f"no folder {shown(top)}: {where}; {_LAYOUT}")
     folders: dict[str, Path] = {}
     for entry in top.iterdir():
         if entry.name.startswith(".") or not entry.is_dir() or _holds(entry, top):
             continue
         name = _printable(entry.name)
         if name in folders:
-            raise DataError(f"two folders of {top} are both named {name!r} (Unicode NFC)")
+            raise DataError(f"two folders of {shown(top)} are both named {name!r} (Unicode NFC)")
         folders[name] = entry
     if len(folders) < 2:
         raise DataError(
-            f"{top} needs at least two class folders, it holds {_names(top)}; {_LAYOUT}"
+            f"{shown(top)} needs at least two class folders, it holds {_names(top)}; {_LAYOUT}"
         )
     classes = tuple(sorted(folders))
     files: list[str] = []
@@ -79,7 +94,7 @@ def list_part(root: str | Path, part: Part) -> Listing:
     for label, name in enumerate(classes):
         found = sorted(_files(folders[name], root), key=_printable)
         if not found:
-            raise DataError(f"class {name!r} has no files: {folders[name]} is empty")
+            raise DataError(f"class {name!r} has no files: {shown(folders[name])} is empty")
         files += found
         labels += [label] * len(found)
     stamps = tuple(_stamp(root / file) for file in files)
@@ -105,13 +120,14 @@ def decode_part(listing: Listing, image_size: int) -> tuple[np.ndarray, np.ndarr
     counts = np.bincount(np.array(listing.labels)[decoded], minlength=len(listing.classes))
     for name, count in zip(listing.classes, counts, strict=True):
         if not count:
-            raise DataError(f"class {name!r} of {listing.root / listing.part}: nothing decodable")
+            where = shown(listing.root / listing.part)
+            raise DataError(f"class {name!r} of {where}: nothing decodable")
     return images, decoded
 
 
 def undecodable(listing: Listing, decoded: np.ndarray) -> tuple[str, ...]:
     """Paths, relative to root, of the files that did not decode."""
-    return tuple(_printable(listing.files[i]) for i in np.flatnonzero(~decoded))
+    return tuple(shown(listing.files[i]) for i in np.flatnonzero(~decoded))
 
 
 def decode(data: bytes, image_size: int) -> np.ndarray:
@@ -126,10 +142,11 @@ def decode(data: bytes, image_size: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         # A large JPEG is decoded at a half, quarter or eighth, still twice the size asked for.
         image.draft(None, (2 * image_size, 2 * image_size))
-        image.load()
-        with contextlib.suppress(SyntaxError):  # a damaged EXIF block says no orientation
-            ImageOps.exif_transpose(image, in_place=True)
-        square = _rgb(image)
+        with _turn(image.width * image.height > _LARGE_PIXELS):
+            image.load()
+            with contextlib.suppress(SyntaxError):  # a damaged EXIF block says no orientation
+                ImageOps.exif_transpose(image, in_place=True)
+            square = _rgb(image)
     side = min(square.size)
     left, top = (square.width - side) / 2, (square.height - side) / 2
     # Resizing only the centre square is resizing and cropping in one step.
@@ -165,14 +182,15 @@ def _decode_all(listing: Listing, image_size: int) -> tuple[np.ndarray, np.ndarr
 
     def block(start: int) -> None:
         for i in range(start, min(start + _BLOCK, count)):
-            data = _read(listing.root / listing.files[i])
-            try:
-                images[i] = decode(data, image_size)
-                decoded[i] = True
-            except MemoryError:
-                raise
-            except Exception:  # noqa: S110  Pillow fails in many ways; decoded tells which file
-                pass
+            with _turn(listing.stamps[i][0] > _LARGE_BYTES):
+                data = _read(listing.root / listing.files[i])
+                try:
+                    images[i] = decode(data, image_size)
+                    decoded[i] = True
+                except MemoryError:
+                    raise
+                except Exception:  # noqa: S110  Pillow fails in many ways; decoded tells which file
+                    pass
 
     # Tiny files are mostly work in Python, where threads get in each other's way: 2 of them take
     # twice the time of one for CIFAR-10.
@@ -187,13 +205,20 @@ def _decode_all(listing: Listing, image_size: int) -> tuple[np.ndarray, np.ndarr
     return images, decoded
 
 
+def _turn(large: bool) -> contextlib.AbstractContextManager[object]:
+    return _one_large if large else contextlib.nullcontext()
+
+
 def _read(path: Path) -> bytes:
     try:
-        # A pipe, and a link to nowhere or to itself, count as files that do not decode.
-        return path.read_bytes() if path.is_file() else b""
+        # A pipe, and a link to nowhere or to itself, count as files that do not decode. What has
+        # no size, as the files of /proc, may never end.
+        if not path.is_file() or not 0 < path.stat().st_size <= _MAX_BYTES:
+            return b""
+        return path.read_bytes()
     except OSError as error:
         # Not counted so: the file may be fine, and the cache would leave it out for ever.
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
 
 
 def _files(folder: Path, root: Path) -> list[str]:
@@ -229,10 +254,17 @@ def _printable(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def shown(path: str | Path) -> str:
+    """A path or a part of one as a message shows it: on one line, whatever its characters."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in _printable(str(path))
+    )
+
+
 def _names(folder: Path) -> str:
-    names = sorted(_printable(entry.name) for entry in folder.iterdir())
-    shown = ", ".join(names[:10]) or "nothing"
-    return f"{shown} and {len(names) - 10} more" if len(names) > 10 else shown
+    names = sorted(shown(entry.name) for entry in folder.iterdir())
+    listed = ", ".join(names[:10]) or "nothing"
+    return f"{listed} and {len(names) - 10} more" if len(names) > 10 else listed
 
 
 def cache_folder() -> Path:

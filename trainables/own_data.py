@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +37,7 @@ def load(path: str, part: Literal["pool", "test"], root: str | Path | None) -> A
 
 
 def _load(path: str, part: str, root: str | Path | None) -> Arrays:
-    place = Path(root).expanduser().absolute() if root else None
+    place = Path(os.path.expanduser(root)).absolute() if root else None
     try:
         made = own.call(path, part, root=place)
     except ValueError as error:

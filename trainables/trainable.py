@@ -7,67 +7,54 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
 if TYPE_CHECKING:
-    from trainables.data import Facts, Images
-    from trainables.training import Training
+    from trainables.trial import TrialRun
 
 _BUNDLE = 1.0
 """Seconds after which the epochs done since go to the driver."""
+_SLICE = 3.0
+"""Seconds after which a sign of life goes there in the middle of an epoch."""
 _WAIT = 0.2
 """Seconds that a step of a trial takes that only waits."""
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a trial ended; scores as in study.records.End."""
-
-    status: Literal["finished", "diverged"]
-    reason: str
-    scores: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a step reports: an epoch's metrics, and with the last one how the trial ended.
-
-    No mapping, because Tune keeps statistics of every number that it finds in one.
-    """
-
-    trial: str
-    metrics: Mapping[str, float]
-    end: Ending | None = None
-
-
 class SamTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains one trial, an epoch a step; an actor goes on with the next trial.
+    """Trains one trial, an epoch or a part of it a step; an actor goes on with the next trial.
 
     config: `threads`, and `trial`: its name, or None for one that only waits. A trial has also
-    `training` (fields of training.Config), `facts` of the data set, and in lists, because Tune
-    takes a bare reference for something to fill in, references to images: `pool` and, in the
-    confirm stage alone, `test`. Each result holds a Report as `report`.
+    `training` (fields of training.Config), `keeping` (of trial.Keeping), `facts` of the data set,
+    and in lists, because Tune takes a bare reference for something to fill in, references to
+    images: `pool` and, in the confirm stage alone, `test`. Each result holds a trial.Report as
+    `report`.
     """
 
+    _trial: Mapping[str, Any]
+    _run: TrialRun | None
+
     def setup(self, config: Mapping[str, Any]) -> None:
-        """Builds the first trial."""
-        self._begin(config)
+        """Takes the first trial; its work begins in `step`, where a failure can be told."""
+        self._take(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        """Starts another trial in this process."""
-        self._begin(new_config)
+        """Takes another trial in this process."""
+        self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """One epoch. A trial whose losses are not finite ends with chance accuracy: diverged."""
-        if self._training is None:
+        """One epoch, or what can be done of it in a few seconds."""
+        if self._trial["trial"] is None:
+            from trainables import trial  # noqa: F401  most of what a process starts with
+
             time.sleep(_WAIT)
-            return {"done": True}
-        report = self._epoch(self._training)
+            return {"report": None, "done": True}
+        if self._run is None:
+            self._run = self._begin(self._trial)
+        report = self._run.step(time.monotonic() + _SLICE)
         return {"report": report, "done": report.end is not None}
 
     def train_buffered(self, *limits: float) -> list[dict[str, Any]]:
@@ -82,40 +69,29 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
             results.append(self.train())
         return results
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
-        # Here also for a trial that only waits: to import it is most of what a process starts with.
-        from trainables.training import Config, Training, deterministic
+    def keep(self) -> None:
+        """Writes a checkpoint of the trial under way: the study stops."""
+        if self._run is not None:
+            self._run.keep()
 
+    def _take(self, config: Mapping[str, Any]) -> None:
+        self._trial = config
+        self._run = None
         self.config: dict[str, Any] = {}  # every result would carry it
+
+    @staticmethod
+    def _begin(config: Mapping[str, Any]) -> TrialRun:
+        from trainables.training import Config, deterministic
+        from trainables.trial import Keeping, TrialRun
+
         deterministic(config["threads"])
-        self._training: Training | None = None
-        if config["trial"] is None:
-            return
-        self._name: str = config["trial"]
-        self._facts: Facts = config["facts"]
         [pool] = ray.get(config["pool"])
-        self._test: Images | None = next(iter(ray.get(config["test"])), None)
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        self._training = Training(Config(**config["training"]), pool, self._facts, device)
-
-    def _epoch(self, training: Training) -> Report:
-        from trainables.training import diverged, perturbed_share
-
-        metrics = training.epoch()
-        if training.done == 1:
-            metrics["perturbed_share"] = perturbed_share(training.config, training.model)
-        if diverged(metrics):
-            return Report(self._name, metrics, self._diverged(training.done))
-        if training.done < training.config.epochs:
-            return Report(self._name, metrics)
-        scores = {"validation_accuracy": metrics["validation_accuracy"]}
-        if self._test is not None:
-            scores |= training.test(self._test)
-        return Report(self._name, metrics, Ending("finished", "", scores))
-
-    def _diverged(self, epoch: int) -> Ending:
-        chance = 100 / len(self._facts.classes)
-        scores = {"validation_accuracy": chance}
-        if self._test is not None:
-            scores["test_accuracy"] = chance
-        return Ending("diverged", f"diverged in epoch {epoch}", scores)
+        return TrialRun(
+            config["trial"],
+            Config(**config["training"]),
+            Keeping(**config["keeping"]),
+            pool,
+            config["facts"],
+            next(iter(ray.get(config["test"])), None),
+            "cuda" if ray.get_gpu_ids() else "cpu",
+        )

@@ -6,7 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainables import data, optimization
+from trainables import data, optimization, randomness
 from trainables.augment import Augmentation, augment, normalise, padding_for
 from trainables.catalog import VARIANTS
 from trainables.data import Facts, Images
@@ -23,8 +23,10 @@ from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
 from trainables.sam.dynamic import mask_size
+from trainables.sam.memory import on_device
 from trainables.sam.presets import complete_options
 from trainables.sam.subsets import perturbed_elements
+from trainables.tally import Tally
 
 _EVALUATION_BATCH = 1024
 
@@ -147,8 +149,8 @@ class Training:
         self._validation = _tensor(self._split.validation, self.device)
         self._validation_labels = _tensor(pool.labels[self._split.validation], self.device)
 
-        # Model code draws from torch's global generator: initialisation, and dropout later on.
-        torch.manual_seed(data.stream(config.seed, "initialisation"))
+        # Model code draws from global generators: initialisation, and dropout later on.
+        randomness.seed_all(data.stream(config.seed, "initialisation"))
         self.model = build(config, facts).to(self.device)
         self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
         self._augmentation = torch.Generator(self.device).manual_seed(
@@ -167,53 +169,92 @@ class Training:
         self._schedule = optimization.schedule(self.optimizer, config, self.steps)
         self._scaler = optimization.grad_scaler(self.device, config.precision)
         self._diagnostics = Diagnostics(config.diagnostics, self.model)
+        self._tally: Tally | None = None
         self._correct: Tensor | None = None
         self._counted: dict[int, int] = {}
 
     def epoch(self) -> dict[str, float]:
-        """Trains one epoch and validates: metrics by their MLflow names, accuracies in percent.
+        """Trains to the end of an epoch and validates: metrics by their MLflow names.
 
-        Losses are means over images; training loss and accuracy are measured at the weights w
-        while they move, against the labels trained on; perturbation_norm and the diagnostics are
-        means over the steps that were not skipped. seconds_per_epoch: of training alone.
+        Accuracies in percent. Losses are means over images; training loss and accuracy are measured
+        at the weights w while they move, against the labels trained on; perturbation_norm and the
+        diagnostics are means over the steps that were not skipped. seconds_per_epoch: of training
+        alone.
         """
-        config, optimizer = self.config, self.optimizer
+        metrics = self.advance(lambda: False)
+        assert metrics is not None
+        return metrics
+
+    def advance(self, pause: Callable[[], bool]) -> dict[str, float] | None:
+        """As `epoch`, but gives None where `pause()` says so after a step: call it again."""
         started = time.perf_counter()
         self.model.train()
-        optimizer.begin_epoch(self.done, config.epochs, self._samples(), self._plain_losses)
-        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        evaluations = 0.0
-        for batch in self.batches():
-            loss = self.step(batch)
-            assert self._correct is not None
-            correct = self._correct / sum(self._counted.values())
-            step = optimizer.last_step
-            norm = step.perturbation_norm.masked_fill(step.skipped > 0, 0)
-            totals += torch.stack((loss, correct, norm, step.skipped))
-            evaluations += step.gradient_evaluations
-            self._diagnostics.add(loss, step)
-            if config.schedule_per == "step":
-                self._schedule.step()
-        if config.schedule_per == "epoch":
+        tally = self._tally
+        if tally is None:
+            tally = self._tally = Tally(
+                self._draw_order(), self.device, scaled=self._scaler is not None
+            )
+            self.optimizer.begin_epoch(
+                self.done, self.config.epochs, self._samples(), self._plain_losses
+            )
+        while not tally.over:
+            self._count_step(tally)
+            if not tally.over and pause():
+                tally.seconds += time.perf_counter() - started
+                return None
+        if self.config.schedule_per == "epoch":
             self._schedule.step()
-        train_loss, accuracy, moved, skipped = (totals / self.steps).tolist()
-        # A scaler skips steps while it looks for its scale; one that skips all finds none.
-        broken = skipped > 0 if self._scaler is None else skipped == 1
-        seconds = time.perf_counter() - started
+        trained = tally.read()  # waits for the device
+        seconds = tally.seconds + time.perf_counter() - started
+        self._tally = None
         self.done += 1
         validation_loss, validation_accuracy = self._evaluate(
             self._images, self._validation, self._validation_labels
         )
         return {
-            "train_loss": math.nan if broken else train_loss,
-            "train_accuracy": 100 * accuracy,
+            **trained,
             "validation_loss": validation_loss,
             "validation_accuracy": validation_accuracy,
-            "perturbation_norm": moved / (1 - skipped) if skipped < 1 else math.nan,
-            "gradient_evaluations": evaluations,
             "seconds_per_epoch": seconds,
             **self._diagnostics.read(),
         }
+
+    @property
+    def progress(self) -> float:
+        """Epochs done, with the part of the one under way."""
+        return self.done + (self._tally.step / self.steps if self._tally else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on bit for bit: copies of tensors on the CPU, plain values."""
+        state = {
+            "tally": None if self._tally is None else self._tally.state_dict(),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "diagnostics": self._diagnostics.state_dict(),
+            "order": self._order.get_state(),
+            "augmentation": self._augmentation.get_state(),
+            "random": randomness.state(self.device),
+        }
+        copies: dict[str, Any] = on_device(state, torch.device("cpu"))
+        return {"done": self.done, "schedule": self._schedule.state_dict(), **copies}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a state of a training with this config, on the same data."""
+        self.done = state["done"]
+        self._tally = None
+        if state["tally"] is not None:
+            self._tally = self._new_tally(state["tally"]["order"].to(self.device))
+            self._tally.load_state_dict(state["tally"])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        if self._scaler is not None:
+            self._scaler.load_state_dict(state["scaler"])
+        self._diagnostics.load_state_dict(state["diagnostics"])
+        self._order.set_state(state["order"])
+        self._augmentation.set_state(state["augmentation"])
+        randomness.restore(state["random"], self.device)
 
     def test(self, images: Images) -> dict[str, float]:
         """Scores `images` with the weights of the last epoch: test_loss, test_accuracy."""
@@ -236,16 +277,34 @@ class Training:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches of training images, augmented and normalised, with their labels."""
+        for chosen in self._draw_order():
+            yield self._batch(chosen)
+
+    def _new_tally(self, order: Tensor) -> Tally:
+        return Tally(order, self.device, scaled=self._scaler is not None)
+
+    def _draw_order(self) -> Tensor:
         size = self.steps * self.config.batch_size
         order = torch.randperm(len(self._train), generator=self._order)[:size].to(self.device)
-        for chosen in order.view(self.steps, -1):
-            images = augment(
-                self._images[self._train[chosen]],
-                self.config.augment,
-                self._padding,
-                self._augmentation,
-            )
-            yield normalise(images, self._mean, self._std), self._labels[chosen]
+        return order.view(self.steps, -1)
+
+    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        images = augment(
+            self._images[self._train[chosen]],
+            self.config.augment,
+            self._padding,
+            self._augmentation,
+        )
+        return normalise(images, self._mean, self._std), self._labels[chosen]
+
+    def _count_step(self, tally: Tally) -> None:
+        loss = self.step(self._batch(tally.order[tally.step]))
+        assert self._correct is not None
+        taken = self.optimizer.last_step
+        tally.add(loss, self._correct / sum(self._counted.values()), taken)
+        self._diagnostics.add(loss, taken)
+        if self.config.schedule_per == "step":
+            self._schedule.step()
 
     def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training images without augmentation, for variants that look at them."""

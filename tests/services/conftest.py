@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import pytest
@@ -16,12 +17,23 @@ from tests.services.tracking_server import TrackingServer
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     """A PostgreSQL server. Without one installed, tests are skipped, and fail where CI=1."""
+    with _serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Postgres]:
+    """One that no other module uses: it may be stopped."""
+    with _serving() as running:
+        yield running
+
+
+def _serving() -> AbstractContextManager[Postgres]:
     folder = postgres.programs()
     if folder is None:
         say: Callable[[str], NoReturn] = pytest.fail if os.environ.get("CI") == "1" else pytest.skip
         say("PostgreSQL's server is not installed; on Debian: apt-get install postgresql")
-    with postgres.serving(folder) as running:
-        yield running
+    return postgres.serving(folder)
 
 
 @pytest.fixture

@@ -22,9 +22,11 @@ _QUICK = "-c fsync=off -c full_page_writes=off"  # nothing here has to outlive t
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server that runs."""
+    """A server that runs. home: its folder. control: pg_ctl and what it has to know."""
 
     port: int
+    home: str
+    control: Sequence[str]
 
     def url(self, name: str, password: str = "open%2Fsesame%407", user: str = _USER) -> str:
         """The URL of a database. password: as it stands in a URL."""
@@ -41,6 +43,21 @@ class Postgres:
         engine = create_engine(self.url(database), poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.execute(text(statement))
+
+    def stop(self) -> None:
+        """Ends it without a word to whoever is connected, as a crash does."""
+        _run(self.home, [*self.control, "--mode=immediate", "stop"])
+
+    def start(self) -> None:
+        """Starts it again after `stop`; it recovers first."""
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.home} {_QUICK}"
+        log = ["--log", f"{self.home}/log", "--options", options]
+        _run(self.home, [*self.control, *log, "start"])
+
+    def restart(self) -> None:
+        """Ends and starts it."""
+        self.stop()
+        self.start()
 
 
 def programs() -> Path | None:
@@ -70,14 +87,13 @@ def serving(folder: Path) -> Iterator[Postgres]:
                 shutil.chown(path, _USER, _USER)
         access = ["--username", _USER, "--auth=scram-sha-256", "--pwfile", str(password)]
         _run(home, [str(folder / "initdb"), "--no-sync", "--locale=C.UTF-8", *access, data])
-        port = free_port()
-        options = f"-h 127.0.0.1 -p {port} -k {home} {_QUICK}"
         control = [str(folder / "pg_ctl"), "--pgdata", data, "--wait"]
-        _run(home, [*control, "--log", f"{home}/log", "--options", options, "start"])
+        server = Postgres(free_port(), home, control)
+        server.start()
         try:
-            yield Postgres(port)
+            yield server
         finally:
-            _run(home, [*control, "--mode=immediate", "stop"])
+            server.stop()
 
 
 def _run(home: str, command: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from study.home import Home
 from study.journal import RecordError
 from study.ledger import Ledger
 from study.ledger_store import open_url, reserved
+from study.patience import ALONE
 from study.resolve import load
 from study.simulate import Answer, Simulation
 from study.spec import Spec
@@ -126,7 +127,7 @@ def begun(here: Path, url: str) -> Home:
         home.claimed(),
         preflight.opened(home, load(SPEC), FACTS, store.recorded),
     ):
-        Ledger(store.open(), load(SPEC)).open_stage("search", [], [])
+        Ledger(store.open(ALONE), load(SPEC)).open_stage("search", [], [])
     return home
 
 
@@ -141,7 +142,7 @@ def test_a_study_goes_on_with_the_ledger_that_it_began_with(
     assert {path.name: path.read_bytes() for path in begun.folder.iterdir()} == before
     assert not any(b"sesame" in text for text in before.values())
     with reserved(begun, begun.contents(), url) as store:
-        assert len(store.open().get_all_studies()) == 4
+        assert len(store.open(ALONE).get_all_studies()) == 4
 
 
 def test_a_database_that_fails_in_the_middle_is_told_in_one_line(
@@ -151,7 +152,7 @@ def test_a_database_that_fails_in_the_middle_is_told_in_one_line(
 
     def run_into_it() -> None:
         with reserved(Home(tmp_path, "tiny"), None, url) as store:
-            storage = store.open()
+            storage = store.open(ALONE)
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
             simulation(make_spec(), storage).run()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from study import sync, tracking
 from study.tracking_uri import default_uri
@@ -14,6 +17,9 @@ from tests.services.postgres import Postgres
 from tests.services.tracking_server import TrackingServer
 from tests.study.command import Ended, journal_lines, run, running
 from tests.study.test_command import EXACT, ONE_PAIR, QUICK, TWO_ARMS
+from tests.trainables import object_store
+from trainables.checkpoint import unpacked
+from trainables.storage import open_storage
 
 SETTINGS = (*QUICK, TWO_ARMS, ONE_PAIR)
 TRIALS = 8
@@ -121,6 +127,74 @@ def test_a_study_on_both_services_goes_on_after_an_interrupt_to_the_same_bytes(
     assert {found[name][1][0] for name in found if name != "tags"} == {"FINISHED"}
 
 
+def test_a_study_with_its_checkpoints_on_s3_goes_on_after_a_signal_to_the_same_bytes(
+    folder: Path, tmp_path: Path
+) -> None:
+    settings = [*SETTINGS, "checkpoint.epochs=1", "workload.epochs=12"]
+    assert run(folder, [*settings, "study=long"]).code == 0
+    with object_store.serving() as uri:
+        words = ["--storage", uri]
+        storage, home = open_storage(uri), tmp_path / "studies/long"
+        with running(tmp_path, [*settings, "study=long"], arguments=words) as command:
+            command.wait_for(lambda: bool(storage.names("long/checkpoints/sam_on/confirm/1")))
+            command.signal(signal.SIGTERM)
+            stopped = command.ended()
+            assert stopped.code == 130, stopped.err
+        assert not (home / "checkpoints").exists()
+        forgotten = run(tmp_path, [*settings, "study=long"])
+        assert forgotten.code == 2
+        assert f"give --storage {uri} again" in forgotten.err
+        ended = run(tmp_path, [*settings, "study=long"], arguments=words)
+        assert ended.code == 0, ended.err
+        assert "goes on from a checkpoint, " in ended.out
+        assert storage.names("long/checkpoints") == []
+        for arm in ("sam_all", "sam_on"):
+            for index in range(2):
+                weights = storage.read(f"long/weights/{arm}/confirm/{index}.pt")
+                there = folder / f"studies/long/weights/{arm}/confirm/{index}.pt"
+                assert unpacked(weights).keys() == unpacked(there.read_bytes()).keys()
+                theirs = unpacked(there.read_bytes())["model"]
+                for key, value in unpacked(weights)["model"].items():
+                    assert torch.equal(value, theirs[key])
+    for name in EXACT:
+        assert (home / name).read_bytes() == (folder / "studies/long" / name).read_bytes()
+
+
+def test_a_ledger_that_goes_away_costs_nothing_but_the_wait(
+    folder: Path, own_server: Postgres, tmp_path: Path
+) -> None:
+    words = ["--ledger", own_server.url(own_server.database())]
+    home = tmp_path / "studies/quick"
+
+    def ended(trials: int) -> Callable[[], bool]:
+        return lambda: len(journal_lines(home, kind="end")) >= trials
+
+    with running(tmp_path, SETTINGS, arguments=words) as command:
+        command.wait_for(ended(1))
+        own_server.restart()
+        command.wait_for(ended(3))
+        own_server.stop()
+        time.sleep(3)  # so that most likely something waits for it
+        command.signal(signal.SIGINT)
+        stopped = command.ended()
+    assert stopped.code == 130, stopped.err
+    assert stopped.err.strip() == "interrupted; the same command goes on from here"
+    own_server.start()
+    with running(tmp_path, SETTINGS, arguments=words) as command:
+        command.wait_for(ended(5))
+        own_server.stop()
+        time.sleep(3)
+        own_server.start()
+        finished = command.ended()
+    assert finished.code == 0, finished.err
+    assert finished.err == ""
+    names = [line["trial"] for line in journal_lines(home, kind="end")]
+    assert len(names) == len(set(names)) == TRIALS
+    for name in EXACT:
+        plain = (folder / "studies/quick" / name).read_bytes()
+        assert (home / name).read_bytes() == plain
+
+
 def test_a_server_that_is_down_is_one_warning_and_caught_up_later(
     server: Postgres, folder: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +206,10 @@ def test_a_server_that_is_down_is_one_warning_and_caught_up_later(
     assert first.startswith(f"MLflow at {late.uri}: ")
     assert "Connection refused" in first
     assert first.endswith("or later with python -m study.sync quick")
-    [behind] = [line for line in rest if "MLflow" in line]
+    [behind] = [line for line in rest if line.startswith("MLflow")]
+    stages = [line for line in rest if " stage: " in line]
+    assert stages
+    assert all(line.endswith(", MLflow is behind") for line in stages)
     assert behind.startswith("MLflow is behind (")
     for name in EXACT:
         plain = (folder / "studies/quick" / name).read_bytes()

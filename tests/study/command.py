@@ -79,9 +79,9 @@ class Command:
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.02)
 
-    def ended(self) -> Ended:
-        """Waits for its end."""
-        out, err = self.process.communicate(timeout=_PATIENCE)
+    def ended(self, patience: float = _PATIENCE) -> Ended:
+        """Waits for its end. Raises TimeoutExpired after `patience` seconds."""
+        out, err = self.process.communicate(timeout=patience)
         return Ended(self.process.returncode, out, err, time.monotonic() - self._begun)
 
     def left_behind(self) -> dict[int, str]:

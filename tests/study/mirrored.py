@@ -28,7 +28,7 @@ SUMMARY = 6  # metrics of the parent run
 TABLES = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
 
 
-def spec_of(name: str = "s", question: str = "Which is better?") -> Any:
+def spec_of(name: str = "s", question: str = "Which is better?", epochs: int = EPOCHS) -> Any:
     data = {
         "study": name,
         "question": question,
@@ -36,13 +36,17 @@ def spec_of(name: str = "s", question: str = "Which is better?") -> Any:
             "data": {"name": "digits", "train_size": 80, "validation_size": 30, "label_noise": 0.4},
             "model": {"name": "resnet8", "width": 4},
             "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
-            "epochs": EPOCHS,
+            "epochs": epochs,
             "batch_size": 64,
             "label_smoothing": 0.1,
         },
         "arms": {
             "sgd": {"variant": "none"},
-            "sam_on": {"variant": "asam", "perturb": "norm"},
+            "sam_on": {
+                "variant": "asam",
+                "perturb": "norm",
+                "search": {"lr": {"low": 0.01, "high": 1.0}},
+            },
         },
         "search": {"rho": "suggested"},
         "tune": {"trials_per_arm": 2},
@@ -55,13 +59,19 @@ def spec_of(name: str = "s", question: str = "Which is better?") -> Any:
 class Study:
     """A study's folder with a journal that a test writes line by line."""
 
-    def __init__(self, out: Path, name: str = "s", question: str = "Which is better?") -> None:
+    def __init__(
+        self,
+        out: Path,
+        name: str = "s",
+        question: str = "Which is better?",
+        epochs: int = EPOCHS,
+    ) -> None:
         self.home = Home(out, name)
         self.home.folder.mkdir(parents=True)
         self.name = name
         self.time = T0
         self._journal = Journal(self.home.journal)
-        spec = spec_of(self.name, question)
+        spec = spec_of(self.name, question, epochs)
         header = {"kind": "header", "version": 2, "time": T0, "spec": spec.model_dump()}
         header |= {
             "hash": "h" * 64,
@@ -92,8 +102,8 @@ class Study:
     def end(
         self, trial: Trial, status: Any = "finished", reason: str = "", epochs: int = EPOCHS
     ) -> None:
-        scores = {"validation_accuracy": 90.0}
-        if trial.stage == "confirm":
+        scores = {"validation_accuracy": 90.0} if status != "failed" else {}
+        if scores and trial.stage == "confirm":
             scores |= {"test_accuracy": 88.0, "test_loss": 0.4}
         end = End(trial.name, status, reason, scores, epochs, self.tick())
         self._journal.append(journal.end_line(end))

@@ -18,6 +18,8 @@ from study.tracking import open_store
 from study.tracking_uri import default_uri
 from tests.study.command import Command, Ended, journal_lines, run, running
 
+pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+
 QUICK = (
     "workload.epochs=2",
     "workload.data.train_size=128",
@@ -152,7 +154,7 @@ def test_an_interrupted_study_goes_on_to_the_same_bytes(
         command.wait_for(lambda: len(journal_lines(home, kind="end")) >= len(done) + 1)
         second = run(tmp_path, QUICK)
         assert second.code == 2
-        assert "another process runs this study" in second.err
+        assert "runs this study; wait for it" in second.err
         command.signal(signal.SIGKILL)
         assert command.ended().code == -signal.SIGKILL
         # Ray's own agents take their time to notice; what trains and what mirrors must be gone.

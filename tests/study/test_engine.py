@@ -20,11 +20,12 @@ from study import journal, preflight, searcher, stages
 from study.course import Course
 from study.engine import Engine
 from study.execution import spare
+from study.failures import Failures
 from study.home import Home
 from study.journal import Contents, RecordError
 from study.ledger import Ledger, open_file
 from study.recorder import Recorder
-from study.records import End, Epoch, Result, Trial
+from study.records import End, Epoch, Failure, Result, Trial
 from study.spec import Spec
 from study.stages import Plan
 from study.tuning import Listener
@@ -34,6 +35,8 @@ from tests.study.command import kill, processes
 from tests.study.synthetic import make_spec, search_trials
 from trainables import data
 from trainables.training import Config, Training, deterministic
+
+pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
 
 ARMS = (
     "{sgd: {variant: none}, sam_on: {variant: sam, perturb: norm},"
@@ -66,6 +69,8 @@ class Watch:
         self._engine = engine
         self._at = at
         self.starts: list[str] = []
+        self.failures: list[Failure] = []
+        self.resumptions: dict[str, float] = {}
 
     def start(self, trial: Trial, at: float) -> None:
         self.starts.append(trial.name)
@@ -73,6 +78,12 @@ class Watch:
 
     def epoch(self, epoch: Epoch) -> None:
         self._tell(epoch.trial, epoch.epoch)
+
+    def failure(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+    def resumed(self, trial: str, progress: float) -> None:
+        self.resumptions[trial] = progress
 
     def end(self, end: End) -> None:
         pass
@@ -93,7 +104,7 @@ def execute(
     at: told of each moment. keep: leave Ray running. Returns what the journal holds then, and each
     trial as often as it was started.
     """
-    with Engine(spec, None, keep=keep) as engine:
+    with Engine(spec, None, home.storage_uri, keep=keep) as engine:
         facts = engine.load_pool()
         with home.claimed(), preflight.opened(home, spec, facts) as records:
             ledger = Ledger(open_file(home.ledger), spec)
@@ -104,13 +115,15 @@ def execute(
                     return home.begun()[1].results
 
                 def begin(plan: Plan, so_far: Sequence[Result]) -> None:
+                    failures.begin(stages.trial_names(spec, plan), so_far)
                     if plan.stage == "confirm":
                         preflight.note_undecodable(engine.load_test(), "test", recorder.note)
 
                 watch = Watch(engine, at)
                 listeners: list[Listener] = [recorder, watch]
                 course = Course([spec], ledger, results, begin, partial(spare, listeners))
-                engine.run(course, listeners)
+                failures = Failures(spec.retries, home.begun()[1].failed_attempts)
+                engine.run(course, failures, listeners)
     return home.begun()[1], watch.starts
 
 
@@ -151,8 +164,9 @@ def numbers(contents: Contents) -> Mapping[str, object]:
 
 
 def assert_no_line_twice(home: Home) -> None:
-    keys = [(x["kind"], x.get("trial"), x.get("epoch")) for _, x in journal.lines(home.journal)]
-    assert [key for key, count in Counter(keys).items() if count > 1 and key[0] != "note"] == []
+    lines = [line for _, line in journal.lines(home.journal) if line["kind"] != "note"]
+    keys = [tuple(map(line.get, ("kind", "trial", "epoch", "number"))) for line in lines]
+    assert [key for key, count in Counter(keys).items() if count > 1] == []
 
 
 @pytest.fixture(autouse=True)
@@ -333,11 +347,11 @@ def test_what_a_cluster_cannot_do_is_told_in_one_line(
         "workload.data={name: imagefolder, validation_size: 10}",
         f"workload.data.root={tmp_path / 'nowhere'}",
     )
-    with Engine(missing, None) as engine:
+    with Engine(missing, None, str(tmp_path)) as engine:
         cores = engine.at_once()
 
         def at_once(*settings: str) -> int:
-            return Engine(make_spec(*settings), None).at_once()
+            return Engine(make_spec(*settings), None, str(tmp_path)).at_once()
 
         assert cores == int(ray.cluster_resources()["CPU"])
         assert at_once(f"resources.cpu={cores}") == 1
@@ -353,7 +367,7 @@ def test_what_a_cluster_cannot_do_is_told_in_one_line(
     # As when the data takes long: Tune has no trial left and asks for one without end.
     monkeypatch.setattr(searcher, "_PATIENCE", 0.0)
     with (
-        Engine(unknown, None) as engine,
+        Engine(unknown, None, str(tmp_path)) as engine,
         pytest.raises(SpecError, match=r"^arm sgd: .*resnet19") as error,
     ):
         engine.load_pool()

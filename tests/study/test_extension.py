@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from study import extension, stages, verdict
+from study import extension, journal, report, stages, verdict
 from study.home import Home
 from study.journal import Journal
 from study.records import Trial
 from study.report import Round, sentences
 from study.simulate import Answer, Simulation
 from study.yamlfile import SpecError
-from tests.study.synthetic import HEADER, hill, make_spec
+from tests.study.synthetic import HEADER, confirm_trials, hill, make_contents, make_spec
 
 SPEC = make_spec()
 
@@ -153,10 +154,100 @@ def test_a_spec_that_only_raises_budgets_is_told_the_command(
 ) -> None:
     home = Home(tmp_path, SPEC.study)
     home.folder.mkdir()
-    journal = Journal(home.journal)
-    journal.append({**HEADER, "spec": SPEC.model_dump(), "hash": SPEC.hash})
-    journal.close()
+    writer = Journal(home.journal)
+    writer.append({**HEADER, "spec": SPEC.model_dump(), "hash": SPEC.hash})
+    writer.close()
     with pytest.raises(SpecError) as error:
         home.check_same(make_spec(*changes))
     assert ("study.extend" in str(error.value)) == (named is not None)
     assert (named or "of another spec") in str(error.value)
+
+
+def begun(tmp_path: Path, *more: Mapping[str, object]) -> Home:
+    """A study with its verdict and an extension to 9 seeds under way, then these lines."""
+    contents = make_contents(SPEC)
+    home = Home(tmp_path, SPEC.study)
+    home.folder.mkdir()
+    writer = Journal(home.journal)
+    writer.append(contents.header)
+    for name, trial in contents.trials.items():
+        writer.append(journal.start_line(trial, contents.started[name]))
+        for epoch in contents.epochs[name]:
+            writer.append(journal.epoch_line(epoch))
+        writer.append(journal.end_line(contents.ends[name]))
+    [judged] = report.judge([SPEC], contents)
+    verdict = judged.verdict.plain()
+    writer.append({"kind": "verdict", "number": 0, "verdict": verdict, "time": 1.0})
+    for line in more:
+        writer.append(line)
+    writer.close()
+    return home
+
+
+MORE = extension.extended(SPEC, None, 9)
+EXTEND = {"kind": "extend", "number": 1, "spec": MORE.model_dump(), "time": 2.0}
+LATER = confirm_trials(MORE, stages.chosen(SPEC, make_contents(SPEC).results))
+
+
+def damage(home: Home, what: str) -> None:
+    """Damages the first line that holds `what`."""
+    home.journal.write_text(home.journal.read_text().replace(what, what[:-1] + "\x00", 1))
+
+
+def test_a_study_whose_trial_lost_its_end_has_not_ended(tmp_path: Path) -> None:
+    home = begun(tmp_path)
+    assert home.ended()
+    damage(home, '{"kind": "end"')
+    assert home.rounds()[1].complete
+    assert not home.ended()
+
+
+def test_a_verdict_that_is_damaged_is_asked_for_again(tmp_path: Path) -> None:
+    home = begun(tmp_path)
+    damage(home, '{"kind": "verdict"')
+    assert not home.ended()
+
+
+def test_an_extension_that_is_under_way_is_not_forgotten_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = journal.start_line(next(t for t in LATER if t.index == 8), 3.0)
+    home = begun(tmp_path, EXTEND, start)
+    assert not home.ended()
+    damage(home, '{"kind": "extend"')
+    with pytest.raises(SpecError) as caught:
+        home.ended()
+    assert "python -m study.extend tiny with the --trials and --seeds" in str(caught.value)
+    assert report.main([SPEC.study, "--out", str(tmp_path)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "An extension is missing here: its own line of the journal is damaged." in told
+
+
+def test_only_the_extension_that_was_lost_can_be_restored(tmp_path: Path) -> None:
+    verdict = {
+        **{"sentence": "x", "arms": {}, "comparisons": []},
+        "spec_hash": MORE.hash,
+    }
+    home = begun(
+        tmp_path, EXTEND, {"kind": "verdict", "number": 1, "verdict": verdict, "time": 4.0}
+    )
+    damage(home, '{"kind": "extend"')
+    rounds, contents = home.rounds()
+    assert extension.is_lost(rounds, contents)
+    assert extension.restored(rounds, contents, MORE) == MORE
+    with pytest.raises(SpecError, match="had other budgets"):
+        extension.restored(rounds, contents, extension.extended(SPEC, None, 8))
+    writer = Journal(home.journal)
+    writer.append(EXTEND)
+    writer.close()
+    rounds, contents = home.rounds()
+    assert rounds == [SPEC, MORE]
+    assert not extension.is_lost(rounds, contents)
+
+
+def test_an_extend_line_that_changes_more_than_budgets_is_damaged(tmp_path: Path) -> None:
+    other = make_spec("confirm.seeds=9", "workload.epochs=4").model_dump()
+    home = begun(tmp_path, {**EXTEND, "spec": other})
+    contents = home.rounds()[1]
+    assert contents.extensions == ()
+    assert len(contents.damaged) == 1

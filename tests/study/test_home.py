@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +15,11 @@ import pytest
 
 from study import preflight
 from study.home import Home
-from study.journal import VERSION, Journal
+from study.journal import Journal
+from study.journal_reader import VERSION
 from study.yamlfile import SpecError
 from tests.study.command import ROOT
-from tests.study.synthetic import make_spec
+from tests.study.synthetic import HEADER, make_spec
 
 FACTS = {"hash": "feed", "undecodable": []}
 SPEC = make_spec()
@@ -56,9 +59,14 @@ def begin(out: Path) -> Home:
 def test_a_study_belongs_to_one_process_until_that_ends_however_it_ends(tmp_path: Path) -> None:
     home = Home(tmp_path, "tiny")
     with another_process_in(tmp_path) as process:
-        with pytest.raises(SpecError, match="another process runs this study"), home.claimed():
+        with (
+            pytest.raises(
+                SpecError, match=rf"another process \(pid {process.pid} on .+, since 20.+\) runs"
+            ),
+            home.claimed(),
+        ):
             pass
-        with pytest.raises(SpecError, match="another process runs this study"):
+        with pytest.raises(SpecError, match="runs this study; wait for it"):
             home.check_free()
         with Home(tmp_path, "other").claimed():
             pass
@@ -98,9 +106,7 @@ def test_a_spec_of_another_version_is_told_in_one_line(tmp_path: Path) -> None:
     with home.claimed():
         journal = Journal(home.journal)
         plain = {**SPEC.model_dump(), "tune": {"budget": 3}}
-        journal.append(
-            {"kind": "header", "version": VERSION, "spec": plain, "hash": "x", "data": {}}
-        )
+        journal.append({**HEADER, "version": VERSION, "spec": plain, "hash": "x"})
         journal.close()
     with pytest.raises(SpecError, match="written by another version of this program") as caught:
         home.check_same(SPEC)
@@ -119,16 +125,99 @@ def test_a_crash_before_the_first_line_leaves_a_study_that_can_begin(
     assert home.begun()[0] == SPEC
 
 
-def test_a_damaged_journal_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_damaged_lines_are_noted_once_and_the_study_goes_on(tmp_path: Path) -> None:
     home = begin(tmp_path)
     whole = home.journal.read_bytes()
     home.journal.write_bytes(whole + b'{"kind": "end", "tri\x00\n' + b'{"kind": "note"}\n')
+    begin(tmp_path)
+    begin(tmp_path)
+    contents = home.begun()[1]
+    assert contents.damaged == (2, 3)
+    assert contents.notes == (contents.damage,)
+
+
+def test_a_damaged_header_is_named_with_what_to_do(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    home.journal.write_bytes(home.journal.read_bytes().replace(b'"commit"', b'"comnit"'))
     with pytest.raises(SpecError) as caught:
         home.check_same(SPEC)
-    told = str(caught.value)
-    assert told.startswith(f"{home.journal}: not a journal, or damaged, at byte {len(whole)}")
-    assert told.endswith(f"move the folder {home.folder} away")
-    assert "\n" not in told
+    assert str(caught.value) == (
+        f"{home.journal}: not a journal, or its first line, which says what the study is, is "
+        f"damaged; restore it from a copy, or move the folder {home.folder} away"
+    )
+
+
+def test_a_journal_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    home.journal.unlink()
+    home.journal.mkdir()
+    for look in (home.contents, home.rounds, home.ended):
+        with pytest.raises(SpecError, match=r"journal.jsonl: cannot be read: Is a directory"):
+            look()
+
+
+def test_a_file_without_line_ends_that_is_no_journal_is_not_cut_off(tmp_path: Path) -> None:
+    home = begin(tmp_path)
+    home.journal.write_bytes(b"\x00\x01")
+    with pytest.raises(SpecError, match="not a journal; restore it from a copy, or move"):
+        home.check_same(SPEC)
+
+
+def test_of_two_processes_that_claim_at_once_exactly_one_gets_it(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom study.home import Home\n"
+        "from study.yamlfile import SpecError\nprint('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    try:\n"
+        "        with Home(Path(sys.argv[1]), line.strip()).claimed():\n"
+        "            print('runs', flush=True)\n            sys.stdin.readline()\n"
+        "    except SpecError as error:\n"
+        "        print(error, flush=True)\n        sys.stdin.readline()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    both = [
+        subprocess.Popen(command, cwd=ROOT, bufsize=1, text=True, **pipes)  # type: ignore[call-overload]
+        for _ in range(2)
+    ]
+    try:
+        assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+        for number in range(20):
+            for process in both:
+                process.stdin.write(f"study{number}\n")
+            told = [process.stdout.readline() for process in both]
+            assert told.count("runs\n") == 1
+            assert (
+                sum("runs this study; wait for it, or stop it first" in each for each in told) == 1
+            )
+            for process in both:
+                process.stdin.write("\n")
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_told(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(SpecError, match=r"its file system has no locks .*another folder with --out"),
+        Home(tmp_path, "tiny").claimed(),
+    ):
+        pass
+
+
+def test_a_holder_that_has_not_said_who_it_is_is_another_process(tmp_path: Path) -> None:
+    with another_process_in(tmp_path):
+        (tmp_path / "tiny" / "lock").write_bytes(b"")
+        with pytest.raises(SpecError, match="another process runs this study"):
+            Home(tmp_path, "tiny").check_free()
 
 
 def test_a_ledger_without_its_journal_is_refused(tmp_path: Path) -> None:

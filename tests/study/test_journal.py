@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from study import journal, stages
-from study.journal import Journal, JournalError, RecordError
+from study.journal import Contents, Journal, RecordError
+from study.journal_reader import JournalError, Reader
 from study.ledger import Ledger, open_file
 from study.recorder import Recorder
 from study.records import End, Epoch, Trial
@@ -76,11 +80,15 @@ def test_a_file_that_is_no_journal_is_named(tmp_path: Path) -> None:
             journal.read(tmp_path / "j")
 
 
-def test_lines_tails_the_file_from_an_offset(path: Path) -> None:
+def test_a_reader_goes_on_with_what_was_appended_since(path: Path) -> None:
+    reader = Reader(path)
+    assert [line["kind"] for _, line in reader.lines()] == ["header"]
     write(path)
     everything = list(journal.lines(path))
-    offset = everything[1][0]
-    assert [line["kind"] for _, line in journal.lines(path, offset)] == ["epoch", "end"]
+    assert list(reader.lines(until=everything[2][0] - 1)) == everything[1:2]
+    assert list(reader.lines()) == everything[2:]
+    assert list(reader.lines()) == []
+    assert reader.offset == path.stat().st_size
 
 
 class Listening(Ledger):
@@ -126,16 +134,105 @@ def test_a_full_disk_stops_the_study_with_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["5", "[]", '"end"', "{", "\x00", '{"kind": "end"}', '{"kind": "epoch", "trial": "t"}'],
+    [
+        *("5", "[]", '"end"', "{", "\x00", "", "\ufeff", "[" * 10_000),
+        '{"kind": "end"}',
+        '{"kind": "end", "trial": ["t"]}',
+        '{"kind": "song", "time": 1.0}',
+        '{"kind": "note", "text": 5, "time": 1.0}',
+        '{"kind": "note", "text": "x", "time": NaN}',
+        '{"kind": "note", "text": "x", "time": 1e99}',
+    ],
 )
-def test_a_damaged_line_in_the_middle_is_an_error_and_not_passed_over(
+def test_a_damaged_line_in_the_middle_is_left_out_and_its_number_told(
     path: Path, line: str
 ) -> None:
     write(path)
+    whole = journal.read(path)
     first, *rest = path.read_text().splitlines(keepends=True)
     path.write_text("".join([first, line + "\n", *rest]))
-    with pytest.raises(JournalError, match=r"^/.*journal.jsonl: not a journal"):
-        journal.read(path)
+    assert journal.read(path) == replace(whole, damaged=(2,))
+    data = path.read_bytes()
+    Journal(path).close()
+    assert path.read_bytes() == data
+
+
+START, EPOCH_LINE, END_LINE = (
+    journal.start_line(TRIAL, 1.0),
+    journal.epoch_line(EPOCH),
+    journal.end_line(END),
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "changed", "damaged", "held"),
+    [
+        (START, {"arm": "nobody"}, (2, 3, 4), (0, 0, 0)),
+        (START, {"trial": "tiny/sam_on/search/1"}, (2, 3, 4), (0, 0, 0)),
+        (START, {"hyperparameters": {"rho": -0.5}}, (2, 3, 4), (0, 0, 0)),
+        (START, {"hyperparameters": {"rhp": 0.5}}, (2, 3, 4), (0, 0, 0)),
+        (START, {"seed": "0"}, (2, 3, 4), (0, 0, 0)),
+        (START, {"index": True}, (2, 3, 4), (0, 0, 0)),
+        (EPOCH_LINE, {"epoch": -1}, (3,), (1, 0, 0)),
+        (EPOCH_LINE, {"epoch": 4}, (3,), (1, 0, 0)),
+        (EPOCH_LINE, {"metrics": {"train_loss": 1e200}}, (3,), (1, 0, 0)),
+        (EPOCH_LINE, {"trial": "tiny/sam_on/search/3"}, (3,), (1, 0, 0)),
+        (END_LINE, {"status": "done"}, (4,), (1, 1, 0)),
+        (END_LINE, {"scores": {}}, (4,), (1, 1, 0)),
+        (END_LINE, {"scores": {"validation_accuracy": 5000.0}}, (4,), (1, 1, 0)),
+        (END_LINE, {"status": "failed"}, (4,), (1, 1, 0)),
+        (END_LINE, {"epochs": 2}, (), (1, 1, 0)),
+    ],
+)
+def test_a_trial_that_lost_a_line_has_not_ended_and_is_whole_once_it_is_run_again(
+    path: Path,
+    line: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    damaged: tuple[int, ...],
+    held: tuple[int, int, int],
+) -> None:
+    with path.open("a") as file:
+        for each in (START, EPOCH_LINE, END_LINE):
+            file.write(json.dumps({**each, **changed} if each is line else each) + "\n")
+    contents = journal.read(path)
+    assert contents.damaged == damaged
+    assert tuple(map(len, (contents.trials, contents.epochs, contents.ends))) == held
+    assert [key for _, each in journal.lines(path) if (key := each.get("epoch"))] == [1] * held[1]
+    write(path)
+    if line is END_LINE and not damaged:  # it tells of an epoch that is still missing
+        writer = Journal(path)
+        writer.append({**EPOCH_LINE, "epoch": 2})
+        writer.close()
+    after = journal.read(path)
+    [result] = after.results
+    assert (result.trial, result.end.status, result.epochs[0].epoch) == (TRIAL, "finished", 1)
+    assert after.damaged == damaged
+
+
+def test_what_is_told_of_damaged_lines_is_short() -> None:
+    contents = Contents({}, damaged=(3,))
+    assert contents.damage.startswith("line 3 of the journal is damaged and left out")
+    several = replace(contents, damaged=(2, 3, 4, 9, *range(20, 60, 2)))
+    assert several.damage.startswith("lines 2-4, 9, 20, 22, 24, 26, 28, 30, 32, 34, ... of the")
+    assert Contents({}).damage == ""
+
+
+def test_text_that_is_no_unicode_is_written_so_that_it_is_read_and_stays_one_note(
+    path: Path,
+) -> None:
+    for _ in range(2):
+        writer = Journal(path)
+        writer.append({"kind": "note", "text": "cannot decode a\udcff.jpg", "time": 1.0})
+        writer.close()
+    assert journal.read(path).notes == ("cannot decode a?.jpg",)
+
+
+def test_a_line_that_would_not_be_read_is_not_written(path: Path) -> None:
+    writer, before = Journal(path), path.read_bytes()
+    with pytest.raises(ValueError, match="not a line of a journal"):
+        writer.append({"kind": "note", "text": 5, "time": 1.0})
+    writer.close()
+    assert path.read_bytes() == before
 
 
 def test_any_cut_of_a_journal_is_read_as_its_whole_lines(path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from study.ledger import Ledger, open_file
 from study.records import End, Result, Status, Trial
 from study.simulate import Answer, Simulation
 from study.spec import Spec
+from study.yamlfile import SpecError
 from tests.study.synthetic import make_spec, search_trials
 from tests.study.test_simulated_studies import scores, truth
 
@@ -258,3 +260,88 @@ def test_a_result_that_the_journal_lost_is_run_again_whatever_the_ledger_says() 
     after = Simulation(SPEC, truth, storage=before.storage, results=kept)
     assert scores(after.run()) == scores(WHOLE)
     assert [trial.name for trial in after.started] == ["tiny/sam_on/search/2"]
+
+
+def test_a_trial_that_had_begun_keeps_its_hyperparameters_when_an_adaptive_ledger_is_lost() -> None:
+    spec = make_spec("tune.sampler=tpe", "tune.trials_per_arm=6")
+    before = Simulation(spec, truth)
+    before.run(9)
+    begun = {trial.name: trial.hyperparameters for trial in before.started}
+    unfinished = begun.keys() - {result.trial.name for result in before.results}
+    assert unfinished
+    storage = InMemoryStorage()
+    ledger = Ledger(storage, spec, begun)
+    ledger.open_stage("search", stages.search_slots(spec), before.results)
+    handed = {trial.name: trial for trial in drain(ledger)}
+    assert len(handed) == 18 - 9
+    for name in unfinished:
+        assert handed[name].hyperparameters == begun[name]
+
+
+def test_an_adaptive_sampler_learns_from_the_journal_what_a_lost_ledger_knew() -> None:
+    spec = make_spec("tune.sampler=tpe", "tune.trials_per_arm=6", "tune.pruner=median")
+
+    def told(storage: InMemoryStorage) -> dict[tuple[str, int], Any]:
+        return {
+            (study.study_name, frozen.user_attrs["index"]): (
+                frozen.state,
+                frozen.value,
+                {key: pytest.approx(value) for key, value in frozen.params.items()},
+                frozen.user_attrs["hyperparameters"],
+                frozen.intermediate_values,
+            )
+            for study in storage.get_all_studies()
+            for frozen in storage.get_all_trials(study._study_id)
+            if study.study_name.endswith("search")
+        }
+
+    def curved(trial: Trial) -> Answer:
+        answer = truth(trial)
+        last = answer.scores["validation_accuracy"]
+        return replace(answer, curve=(last - 9, last - 3))
+
+    before = Simulation(spec, curved)
+    before.run()
+    after = Simulation(spec, curved, results=list(before.results))
+    after.run()
+    assert after.started == []
+    assert told(after.storage) == told(before.storage)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        (b'"op_code":4', b'"op_code"\x004', "line 2"),
+        (b'{"op_code":4', b'[[[[{"op_code":4', "line 2"),
+        (b'"op_code":4', b'"op_kode":4', "KeyError: 'op_code'"),
+        (b'"op_code":4', b'"op_code":77', "AssertionError"),
+        (b'"index"', b'"inder"', "KeyError: 'index'"),
+        (b'"study_id":0', b'"study_id":"x"', ""),
+    ],
+)
+def test_a_damaged_ledger_is_told_in_one_line_with_what_to_do(
+    tmp_path: Path, old: bytes, new: bytes, told: str
+) -> None:
+    spec, path = make_spec(), tmp_path / "ledger.log"
+    ledger = Ledger(open_file(path), spec)
+    ledger.open_stage("search", stages.search_slots(spec), [])
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    if not told:  # of a study that is not there: Optuna passes over it
+        Ledger(open_file(path), spec).open_stage("search", stages.search_slots(spec), [])
+        return
+    with pytest.raises(SpecError) as caught:
+        open_file(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path}: the ledger is damaged ({told}")
+    assert "move this file away and give the same command: it is made anew from the journal" in line
+    assert "\n" not in line
+
+
+def test_a_file_that_is_no_ledger_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.log"
+    for data in (b"\x89PNG\r\n\x1a\n\x00", b"hello\n", b"5\n", b"{}\n", b"[" * 100_000 + b"\n"):
+        path.write_bytes(data)
+        with pytest.raises(SpecError, match="the ledger is damaged"):
+            open_file(path)

@@ -10,6 +10,7 @@ import pytest
 from study import preflight, run
 from study.home import Home
 from study.ledger_store import reserved
+from study.patience import ALONE
 from study.resolve import load
 from study.yamlfile import SpecError
 from tests.study.command import SPEC
@@ -46,7 +47,7 @@ def test_without_a_url_it_is_a_file_that_opening_makes(tmp_path: Path) -> None:
         assert store.recorded is None
         assert list(tmp_path.iterdir()) == []
         begin(home, store.recorded)
-        store.open()
+        store.open(ALONE)
     assert home.ledger.exists()
     with reserved(home, home.contents(), None):
         pass

@@ -12,6 +12,8 @@ from study import run
 from tests.study import command
 from tests.study.command import ROOT, journal_lines
 
+pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+
 EXAMPLE = ROOT / "docs" / "own_model"
 SPEC = Path("stripes.yaml")
 QUICK = (

@@ -104,7 +104,7 @@ def test_other_versions_and_files_left_out_are_noted(
 def test_a_study_is_one_process_at_a_time(tmp_path: Path) -> None:
     home = Home(tmp_path, "tiny")
     home.check_free()
-    with home.claimed(), pytest.raises(SpecError, match="another process runs this study"):
+    with home.claimed(), pytest.raises(SpecError, match="runs this study; wait for it"):
         home.check_free()
     home.check_free()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
 
 from study import journal, stages
 from study.journal import Journal, RecordError
 from study.ledger import Ledger
+from study.patience import GivenUp
 from study.recorder import Recorder
 from study.records import End, Epoch, Trial
 from tests.study.synthetic import HEADER, make_spec, search_trials
@@ -23,7 +25,7 @@ TRIALS = search_trials(SPEC)
 
 
 def end(trial: Trial) -> End:
-    return End(trial.name, "finished", "", {"validation_accuracy": 50.0}, 2, 9.0)
+    return End(trial.name, "finished", "", {"validation_accuracy": 50.0}, 0, 9.0)
 
 
 def epoch(trial: Trial, number: int) -> Epoch:
@@ -41,11 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger() -> Ledger:
-    ledger = Ledger(InMemoryStorage(), SPEC)
-    ledger.open_stage("search", stages.search_slots(SPEC), [])
-    while ledger.ask("search") is not None:
-        pass
-    return ledger
+    return opened(InMemoryStorage())
 
 
 @contextmanager
@@ -152,3 +150,66 @@ def test_what_was_taken_is_written_also_when_the_study_is_interrupted(
     recorder.end(end(TRIALS[0]))
     recorder.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
     assert set(journal.read(path).ends) == {TRIALS[0].name}
+
+
+class Away(InMemoryStorage):
+    """Answers no state until `back` is set; given up: never."""
+
+    def __init__(self, back: threading.Event, given_up: bool = False) -> None:
+        super().__init__()
+        self._back = back
+        self._given_up = given_up
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        if state.is_finished():
+            if self._given_up:
+                raise GivenUp
+            self._back.wait()
+        return super().set_trial_state_values(trial_id, state, values)
+
+
+def opened(storage: InMemoryStorage) -> Ledger:
+    ledger = Ledger(storage, SPEC)
+    ledger.open_stage("search", stages.search_slots(SPEC), [])
+    while ledger.ask("search") is not None:
+        pass
+    return ledger
+
+
+def ended(storage: InMemoryStorage) -> int:
+    studies = [study._study_id for study in storage.get_all_studies()]
+    return sum(t.state.is_finished() for study in studies for t in storage.get_all_trials(study))
+
+
+def test_the_journal_does_not_wait_for_a_ledger_that_is_away(path: Path) -> None:
+    back = threading.Event()
+    storage = Away(back)
+    with Recorder(Journal(path), opened(storage), on_error=pytest.fail) as recorder:
+        for trial in TRIALS:
+            recorder.start(trial, 1.0)
+            recorder.end(end(trial))
+        while len(journal.read(path).ends) < len(TRIALS):
+            pass
+        assert ended(storage) == 0
+        back.set()
+        recorder.flush()
+        assert ended(storage) == len(TRIALS)
+
+
+def test_a_ledger_that_is_given_up_costs_the_journal_nothing(path: Path) -> None:
+    storage = Away(threading.Event(), given_up=True)
+    with Recorder(Journal(path), opened(storage), on_error=pytest.fail) as recorder:
+        for trial in TRIALS:
+            recorder.start(trial, 1.0)
+            recorder.end(end(trial))
+        recorder.flush()  # does not hang
+    assert len(journal.read(path).ends) == len(TRIALS)
+    assert ended(storage) == 0
+    later = Ledger(storage, SPEC)
+    storage._given_up, storage._back = False, threading.Event()
+    storage._back.set()
+    later.open_stage("search", stages.search_slots(SPEC), journal.read(path).results)
+    assert ended(storage) == len(TRIALS)
+    assert later.ask("search") is None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -12,9 +13,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from study import journal, report
+from study import journal, report, tables
 from study.journal import Contents, Journal
-from study.records import Trial
+from study.records import Failure, Trial
 from study.spec import Spec
 from study.verdict import decide, plan_hash
 from tests.study.synthetic import hill, make_contents, make_spec
@@ -253,3 +254,46 @@ def test_the_command_ends_with_2_for_a_file_that_is_no_journal(
     (tmp_path / "tiny" / JOURNAL).write_text(text)
     assert report.main(["tiny", "--out", str(tmp_path)]) == 2
     assert "not a journal" in capsys.readouterr().err
+
+
+def test_failed_attempts_are_counted_per_arm_with_their_reasons(tmp_path: Path) -> None:
+    plain = make_contents(SPEC, failed=["tiny/sgd/search/1"])
+    lost, broken = "tiny/sam_on/search/0", "tiny/sgd/search/1"
+    failures = {
+        lost: (Failure(lost, 1, "node lost", 1, 0.0), Failure(lost, 2, HOSTILE, 1, 0.0)),
+        broken: (Failure(broken, 1, "node lost", 0, 0.0),),
+    }
+    contents = replace(plain, failures=failures)
+    table = tables.failures_table(SPEC, contents)
+    assert table is not None
+    assert table.rows == (
+        ("sgd", "1", "1", "node lost: 1", "1", "out of memory: 1"),
+        ("sam_on", "2", "1", f"{HOSTILE}: 1\nnode lost: 1", "0", "\N{EN DASH}"),
+    )
+    for each, folder in ((plain, tmp_path / "plain"), (contents, tmp_path / "failed")):
+        report.write(folder, [SPEC], each)
+    before, after = files(tmp_path / "plain"), files(tmp_path / "failed")
+    assert {name for name in after if after[name] != before[name]} == {"timings.csv", "report.html"}
+    rows = list(csv.DictReader(io.StringIO(after["timings.csv"].decode())))
+    assert {row["trial"]: row["failures"] for row in rows if row["failures"] != "0"} == {
+        lost: "2",
+        broken: "1",
+    }
+    assert b"failures" not in before["timings.csv"]
+    words = page(tmp_path / "failed").words
+    assert "Failures" in words
+    assert HOSTILE in words
+
+
+def test_an_arm_without_failures_has_no_table(written: Path) -> None:
+    assert tables.failures_table(SPEC, make_contents(SPEC)) is None
+    assert "Failures" not in page(written).words
+
+
+def test_damaged_lines_are_a_warning_until_they_are_noted() -> None:
+    contents = replace(make_contents(SPEC), damaged=(7,))
+    judged = report.judge([SPEC], contents)
+    [warning] = [text for text in report.warnings(judged, contents) if "damaged" in text]
+    assert warning.startswith("line 7 of the journal is damaged and left out")
+    noted = replace(contents, notes=(contents.damage,))
+    assert not [text for text in report.warnings(judged, noted) if "damaged" in text]

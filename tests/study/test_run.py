@@ -14,7 +14,7 @@ from study.resolve import load
 from study.spec import Spec
 from study.verdict import decide
 from tests.study.command import SPEC
-from tests.study.synthetic import search_trials
+from tests.study.synthetic import make_contents, search_trials
 from tests.study.test_preflight import FACTS
 
 
@@ -71,7 +71,7 @@ def test_a_study_that_another_process_runs_is_left_alone(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Home(here / "studies", "norm_vs_all").claimed():
-        assert "another process runs this study" in refused(capsys)
+        assert "runs this study; wait for it, or stop it first" in refused(capsys)
     assert [path.name for path in (here / "studies/norm_vs_all").iterdir()] == ["lock"]
 
 
@@ -93,11 +93,16 @@ def test_a_study_with_its_verdict_is_reported_without_ray(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec, home = load(SPEC), Home(here / "studies", "norm_vs_all")
-    with home.claimed(), preflight.opened(home, spec, FACTS) as journal:
-        plain = decide(spec, []).plain()
-        journal.append({"kind": "verdict", "number": 0, "verdict": plain, "time": 0.0})
-    # Nothing was measured, so nothing is concluded: exit code 1.
-    assert run.main([str(SPEC)]) == 1
+    contents = make_contents(spec)
+    with home.claimed(), preflight.opened(home, spec, FACTS) as records:
+        for result in contents.results:
+            records.append(journal.start_line(result.trial, 1.0))
+            for epoch in result.epochs:
+                records.append(journal.epoch_line(epoch))
+            records.append(journal.end_line(result.end))
+        plain = decide(spec, contents.results).plain()
+        records.append({"kind": "verdict", "number": 0, "verdict": plain, "time": 0.0})
+    assert run.main([str(SPEC)]) == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert "starting Ray" not in told.out
@@ -139,7 +144,8 @@ def test_a_smoke_run_ends_with_1_where_a_trial_failed_and_keeps_nothing(
             for trial in search_trials(spec):
                 records.append(journal.start_line(trial, 0.0))
                 status: Status = "failed" if trial.name == failing else "diverged"
-                records.append(journal.end_line(End(trial.name, status, "", {}, 1, 1.0)))
+                scores = {} if status == "failed" else {"validation_accuracy": 10.0}
+                records.append(journal.end_line(End(trial.name, status, "", scores, 0, 1.0)))
         quiet = next(each for each in others if isinstance(each, Console))
         quiet.print("an accuracy that means nothing")
 

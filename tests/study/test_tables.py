@@ -117,7 +117,7 @@ def test_trials_csv_reads_back_to_the_same_numbers() -> None:
 
 def test_timings_hold_the_times_that_trials_csv_does_not() -> None:
     contents = make_contents(SPEC)
-    row = tables.timings_rows(SPEC, contents.results)[1]
+    row = tables.timings_rows(SPEC, contents.results, {})[1]
     assert row == {
         "trial": "tiny/sgd/search/1",
         "started": "2023-11-14T22:14:20+00:00",
@@ -131,5 +131,5 @@ def test_timings_hold_the_times_that_trials_csv_does_not() -> None:
 def test_a_trial_without_epochs_has_no_seconds_per_epoch() -> None:
     spec = make_spec()
     trial = Trial("tiny", "sgd", "confirm", 0, 100_000)
-    (row,) = tables.timings_rows(spec, confirm_results(spec, {trial.arm: [90.0]}))
+    (row,) = tables.timings_rows(spec, confirm_results(spec, {trial.arm: [90.0]}), {})
     assert row["seconds_per_epoch"] == ""

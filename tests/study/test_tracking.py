@@ -281,7 +281,8 @@ def test_hostile_text_is_stored_as_far_as_it_can_be(tmp_path: Path, uri: str) ->
     assert len(found["sam_on/search/0"].data.tags["reason"]) == tracking_names.MAX_TAG
 
 
-def test_more_metrics_than_a_batch_holds_all_arrive(study: Study, uri: str) -> None:
+def test_more_metrics_than_a_batch_holds_all_arrive(tmp_path: Path, uri: str) -> None:
+    study = Study(tmp_path / "studies", epochs=300)
     trial = study.start(study.trial())
     for epoch in range(1, 301):
         study.epoch(trial, epoch)
@@ -361,3 +362,23 @@ def test_the_state_that_is_written_is_read_back(study: Study) -> None:
     tracking.write_state(study.home.folder, state)
     assert tracking.read_state(study.home.folder) == state
     assert json.loads((study.home.folder / tracking.STATE).read_text())["offset"] == 42
+
+
+def test_damaged_lines_are_passed_over_as_by_the_report(study: Study, uri: str) -> None:
+    first, second = study.trial(index=0), study.trial(index=1)
+    study.whole(first)
+    mirror = sync(study, uri, finish=False)
+    place = study.home.journal
+    with place.open("ab") as file:
+        file.write(b'{"kind": "sta\x00\n[]\n' + b'{"kind": "end", "trial": "s/sgd/search/1"}\n')
+        orphan = journal.end_line(End(second.name, "finished", "", {}, 0, T0))
+        file.write(json.dumps(orphan).encode() + b"\n")
+    mirror.catch_up()
+    study.whole(second)
+    mirror.catch_up()
+    sync(study, uri)
+    assert set(runs(uri)) == {"s", "sam_on/search/0", "sam_on/search/1"}
+    assert study.home.begun()[1].damaged == (7, 8, 9, 10)
+    state = tracking.read_state(study.home.folder)
+    assert state is not None
+    assert state.offset == place.stat().st_size

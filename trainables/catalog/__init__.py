@@ -16,7 +16,7 @@ from trainables.catalog.models import (
     model_options,
     wrong_option,
 )
-from trainables.catalog.nearest import nearest
+from trainables.catalog.nearest import nearest, shown
 from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Choice
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
@@ -48,6 +48,7 @@ __all__ = [
     "is_own",
     "model_options",
     "nearest",
+    "shown",
     "steady",
     "subsets",
     "suggested",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from trainables.catalog.nearest import shown
+
 
 @dataclass(frozen=True)
 class Option:
@@ -30,32 +32,34 @@ class Option:
         if value is None and self.default is None:
             return None
         if isinstance(self.default, bool):
-            return None if isinstance(value, bool) else f"{value!r} is not true or false"
+            return None if isinstance(value, bool) else f"{shown(value)} is not true or false"
         if isinstance(value, str) or isinstance(self.default, str):
             return self._word_problem(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return f"{value!r} is not a number"
+            return f"{shown(value)} is not a number"
         if self.whole and value != int(value):
-            return f"{value!r} is not a whole number"
+            return f"{shown(value)} is not a whole number"
         if self.low is not None and not (value > self.low if self.above else value >= self.low):
-            return f"{value!r} is {'not above' if self.above else 'below'} {self.low:g}"
+            return f"{shown(value)} is {'not above' if self.above else 'below'} {self.low:g}"
         if self.high is not None and not value <= self.high:
-            return f"{value!r} is above {self.high:g}"
+            return f"{shown(value)} is above {self.high:g}"
         return None
 
     def _word_problem(self, value: object) -> str | None:
         if not self.words:
-            return f"{value!r} is not a number"
+            return f"{shown(value)} is not a number"
         if value in self.words or share_of(value, self.share) is not None:
             return None
         allowed = [*self.words, *([f"{self.share}:F with 0 < F < 1"] if self.share else [])]
         number = "a number or " if not isinstance(self.default, str) else ""
-        return f"{value!r} is not {number}one of {', '.join(allowed)}"
+        return f"{shown(value)} is not {number}one of {', '.join(allowed)}"
 
 
 def share_of(value: object, word: str) -> float | None:
     """F of 'word:F', or None where `value` has another form or F is not between 0 and 1."""
-    found = re.fullmatch(rf"{word}:(\d*\.?\d+)", value) if word and isinstance(value, str) else None
+    if not word or not isinstance(value, str):
+        return None
+    found = re.fullmatch(rf"{word}:(\d+(?:\.\d+)?|\.\d+)", value)
     if found is None or not 0 < float(found[1]) < 1:
         return None
     return float(found[1])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-from trainables.catalog.nearest import nearest
+from trainables.catalog.nearest import nearest, shown
 
 Kind = Literal["dense", "sparse"]
 Perturb: TypeAlias = str | Sequence[str]
@@ -29,7 +29,7 @@ _ALLOWED = (
     f"{', '.join(PLAIN)}, norm_last:F, regex:R, {', '.join(f'{name}:F' for name in ELEMENTWISE)} "
     "(0 < F <= 1; the last three also take matched for F)"
 )
-_DECIMAL = re.compile(r"\d*\.?\d+", re.ASCII)
+_DECIMAL = re.compile(r"\d+(\.\d+)?|\.\d+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def parse(perturb: Perturb) -> tuple[Word, ...]:
     elif isinstance(perturb, Sequence) and all(isinstance(word, str) for word in perturb):
         given = [part for word in perturb for part in _split(word)]
     else:
-        raise ValueError(f"a subset is a word or a list of words, not {perturb!r}")
+        raise ValueError(f"a subset is a word or a list of words, not {shown(perturb)}")
     if not given:
         raise ValueError(f"a subset needs at least one word; allowed: {_ALLOWED}")
     words = tuple(_word(text) for text in given)
@@ -118,10 +118,10 @@ def _word(text: str) -> Word:
     name, colon, argument = text.partition(":")
     if name not in _NAMES:
         close = nearest(name, _NAMES)
-        raise ValueError(f"unknown subset {text!r}; allowed: {_ALLOWED}{close}")
+        raise ValueError(f"unknown subset {shown(text)}; allowed: {_ALLOWED}{close}")
     if name in PLAIN:
         if colon:
-            raise ValueError(f"subset {text!r}: {name} stands alone, without ':'")
+            raise ValueError(f"subset {shown(text)}: {name} stands alone, without ':'")
         return Word(name)
     if name == "regex":
         return Word(name, pattern=_pattern(text, argument))
@@ -131,7 +131,8 @@ def _word(text: str) -> Word:
         matched = f", or {name}:matched" if name in ELEMENTWISE else ""
         close = nearest(argument, ["matched"]) if matched else ""
         raise ValueError(
-            f"subset {text!r} needs a decimal fraction: {name}:F with 0 < F <= 1{matched}{close}"
+            f"subset {shown(text)} needs a decimal fraction: {name}:F with 0 < F <= 1{matched}"
+            f"{close}"
         )
     return Word(name, fraction=Decimal(argument))
 
@@ -139,11 +140,13 @@ def _word(text: str) -> Word:
 def _pattern(text: str, pattern: str) -> str:
     if not pattern:
         raise ValueError(
-            f"subset {text!r} needs a regular expression behind ':', which is searched in the "
+            f"subset {shown(text)} needs a regular expression behind ':', which is searched in the "
             "names of the parameters"
         )
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"subset {text!r}: no regular expression: {error}") from None
+    except RecursionError:
+        raise ValueError(f"subset {shown(text)}: nested too deeply") from None
+    except (re.error, OverflowError) as error:
+        raise ValueError(f"subset {shown(text)}: no regular expression: {error}") from None
     return pattern
