@@ -14,7 +14,7 @@ test: lint types
 check: smoke
 	$(BIN)/python -m pytest tests/smoke tests/services tests/cross tests/hostile tests/faults
 
-# Kills, outages, full disks and hostile input in real studies, many rounds of each: over an hour.
+# Kills, outages, full disks and hostile input in real studies, many rounds of each.
 faults: .venv/installed-test
 	$(BIN)/python -m tests.faults
 

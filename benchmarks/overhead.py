@@ -161,7 +161,8 @@ def _ready(_: int) -> None:
 
 
 def _train(fields: dict[str, Any]) -> float:
-    from trainables.training import Config, Training, diverged
+    from trainables.config import Config
+    from trainables.training import Training, diverged
 
     training = Training(Config(**fields), *_data)
     metrics: dict[str, float] = {}

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from study import resolve, stages
 from trainables import data
+from trainables.config import Config
 from trainables.timing import measure
-from trainables.training import Config, Training, deterministic
+from trainables.training import Training, deterministic
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
-"""Deletes the checkpoints of trials that have ended."""
+"""The storage of checkpoints, seen from the study: it deletes those that nobody needs."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Callable
 
 from study.home import Home
 
 # By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
 _storage = importlib.import_module("trainables.storage")
+open_storage = _storage.open_storage
 
 
 class Checkpoints:
@@ -16,7 +18,8 @@ class Checkpoints:
 
     def __init__(self, home: Home) -> None:
         self._study = home.name
-        self._files = _storage.open_storage(home.storage_uri)
+        self._uri = home.storage_uri
+        self._files = open_storage(self._uri)
 
     def of_trial(self, trial: str) -> None:
         """Deletes those of a trial, whose end is on disk: nobody goes on with it."""
@@ -24,7 +27,10 @@ class Checkpoints:
         with contextlib.suppress(OSError):
             self._files.delete(_storage.checkpoints_of(trial))
 
-    def all(self) -> None:
-        """Deletes what is left of them: the study is over."""
-        with contextlib.suppress(OSError):
-            self._files.delete(f"{self._study}/{_storage.CHECKPOINTS}")
+    def all(self, warn: Callable[[str], None]) -> None:
+        """Deletes what is left of them: the study is over. warn: told where that fails."""
+        folder = f"{self._study}/{_storage.CHECKPOINTS}"
+        try:
+            self._files.delete(folder)
+        except OSError as error:
+            warn(f"{self._uri}: {folder} could not be deleted and is of no use: {error}")

@@ -14,7 +14,7 @@ from study.course import Course
 from study.engine import Engine
 from study.failures import Failures
 from study.home import Home
-from study.journal import Journal
+from study.journal import Contents, Journal
 from study.ledger import Ledger
 from study.ledger_store import Store
 from study.patience import Driver
@@ -54,8 +54,7 @@ def finish(
             preflight.opened(home, spec, facts, store.recorded) as journal,
             mirrored(spec.study, home.out, uri, warn, outage, engine.grace) as mirror,
         ):
-            rounds = _rounds(home, journal, extension)
-            before = home.begun()[1]
+            rounds, before = _rounds(home, journal, extension)
             failures = Failures(spec.retries, before.failed_attempts)
             started = {name: trial.hyperparameters for name, trial in before.trials.items()}
             driver = Driver(engine.stopping, engine.stop, warn)
@@ -79,7 +78,7 @@ def finish(
                 listeners: list[Listener] = [recorder, progress]
                 course = Course(rounds, ledger, results, begin, partial(spare, listeners))
                 engine.run(course, failures, listeners)
-            checkpoints.all()
+            checkpoints.all(warn)
             judged = report.write(home.folder, rounds, home.begun()[1])
             for number, each in enumerate(judged):
                 line = {"kind": "verdict", "number": number, "verdict": each.verdict.plain()}
@@ -97,12 +96,15 @@ def spare(listeners: Sequence[Listener], trial: Trial) -> None:
         listener.end(End(trial.name, "pruned", reason, {}, 0, now))
 
 
-def _rounds(home: Home, journal: Journal, extension: Spec | None) -> list[Spec]:
-    """The planned study and its extensions; a new one is recorded before its first trial."""
-    rounds, _ = home.rounds()
+def _rounds(
+    home: Home, journal: Journal, extension: Spec | None
+) -> tuple[Sequence[Spec], Contents]:
+    """The planned study and its extensions, and what the journal holds; a new extension is recorded
+    before its first trial."""
+    rounds, contents = home.rounds()
     if extension is not None and rounds[-1] != extension:
         line = {"kind": "extend", "number": len(rounds), "spec": extension.model_dump()}
         journal.append({**line, "time": time.time()}, sync=True)
         # Also those behind it, where its line was damaged and is written again.
-        rounds, _ = home.rounds()
-    return rounds
+        return home.rounds()
+    return rounds, contents

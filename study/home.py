@@ -67,17 +67,18 @@ class Home:
 
     def rounds(self) -> tuple[list[Spec], Contents]:
         """The planned study and its extensions, and the contents. Raises SpecError as begun."""
-        spec, contents = self.begun()
-        return [spec, *map(Spec.model_validate, contents.extensions)], contents
+        _, contents = self.begun()
+        return _rounds(contents), contents
 
-    def ended(self) -> bool:
+    def ended(self, contents: Contents | None) -> bool:
         """Whether all that was planned, and every extension, has ended and has its verdict.
 
-        Raises SpecError where an extension is lost: what has to end is not known then.
+        contents: as of check_same. Raises SpecError where an extension is lost: what has to end is
+        not known then.
         """
-        if not self._begun():
+        if contents is None:
             return False
-        rounds, contents = self.rounds()
+        rounds = _rounds(contents)
         if extension.is_lost(rounds, contents):
             raise SpecError(
                 f"{self.journal}: tells of an extension whose own line is damaged; python -m "
@@ -164,6 +165,10 @@ class Home:
                 f"{self.folder}: its file system has no locks ({error.strerror}), so nothing would "
                 "keep two processes apart; choose another folder with --out"
             ) from None
+
+
+def _rounds(contents: Contents) -> list[Spec]:
+    return [Spec.model_validate(each) for each in (contents.header["spec"], *contents.extensions)]
 
 
 def _signature() -> str:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+)
 from ray.tune.experiment import Trial as TuneTrial
 
 _COLOUR = re.compile(r"\x1b\[\d*m")
@@ -35,6 +40,9 @@ def mishap(trial: TuneTrial) -> Mishap:
         return Mishap("out of memory", "its node ran out of memory", "")
     if "its node has died" in told or "node was terminated" in told:
         return Mishap("node lost", "its node went away", "")
+    if isinstance(error, ActorUnavailableError):
+        # How a node goes away without a word, before Ray itself knows that it did.
+        return Mishap("out of reach", "its process, or its node, no longer answers", "")
     if isinstance(error, RayActorError):
         return Mishap("process died", "its process died", "")
     return Mishap("unknown", _last_line(told), told)

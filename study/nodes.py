@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import socket
 import uuid
 from collections.abc import Mapping
@@ -13,14 +12,12 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study import provenance
+from study.checkpoints import open_storage
 from study.home import Home
 from study.yamlfile import SpecError
 
 _PATIENCE = 120.0
 """Seconds that a node has to answer: its first process has to import Ray."""
-
-# By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
-_storage = importlib.import_module("trainables.storage")
 
 
 def check(home: Home) -> None:
@@ -31,7 +28,7 @@ def check(home: Home) -> None:
     others = [node for node in others if node != here]
     if not others:
         return
-    files, token = _storage.open_storage(home.storage_uri), str(uuid.uuid4())
+    files, token = open_storage(home.storage_uri), str(uuid.uuid4())
     name = f"token-{token}"
     files.write(name, token.encode())
     try:
@@ -58,7 +55,7 @@ def check(home: Home) -> None:
 def look(storage: str, name: str) -> dict[str, Any]:
     """What a node sees: its host name, versions, and the token in the storage."""
     try:
-        token = _storage.open_storage(storage).read(name).decode()
+        token = open_storage(storage).read(name).decode()
     except OSError as error:
         token = f"no: {error}"
     return {"host": socket.gethostname(), "versions": _versions(), "token": token}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study import provenance, tracking_probe, tracking_uri
+from study.checkpoints import open_storage
 from study.home import Home, plain_yaml
 from study.journal import Contents, Journal
 from study.journal_lines import Line
@@ -20,9 +20,6 @@ from study.journal_reader import VERSION
 from study.spec import Resources, Spec
 from study.verdict import plan_hash
 from study.yamlfile import SpecError
-
-# By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
-_storage = importlib.import_module("trainables.storage")
 
 _ROOM = 100  # MB that a study needs: journal, report and the mirror's log, with some to spare
 
@@ -81,7 +78,7 @@ def storage(home: Home, contents: Contents | None) -> None:
     if home.storage is None:
         return
     try:
-        files = _storage.open_storage(home.storage)
+        files = open_storage(home.storage)
         probe = f"probe-{uuid.uuid4()}"
         files.write(probe, b"")
         files.delete(probe)

@@ -100,7 +100,7 @@ def run(
     preflight.writable(home)
     home.check_free()
     preflight.storage(home, contents)
-    if extension is not None or not home.ended():
+    if extension is not None or not home.ended(contents):
         preflight.room(home)
         with ledger_store.reserved(home, contents, options.ledger) as store:
             outage = preflight.tracking_answers(spec.study, uri, warn)

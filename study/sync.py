@@ -187,9 +187,7 @@ def _input_ends(seconds: float) -> bool:
 
 def _is_expected(error: BaseException) -> bool:
     return isinstance(error, (tracking.TrackingError, OSError)) or any(
-        kind.__module__.partition(".")[0]
-        in ("mlflow", "psycopg", "sqlalchemy", "requests", "sqlite3", "urllib3")
-        for kind in type(error).__mro__
+        kind.__module__.partition(".")[0] in _STORES for kind in type(error).__mro__
     )
 
 

@@ -153,9 +153,11 @@ class Tuning:
 
 @dataclass
 class _Attempt:
-    """A trial in a process. alive: when it last gave a sign of life, by the monotonic clock."""
+    """A trial in a process. tune: what Tune calls a trial; alive: when it last gave a sign of life,
+    by the monotonic clock."""
 
     trial: Trial
+    tune: TuneTrial
     alive: float
     stuck: bool = False
 
@@ -186,22 +188,21 @@ class _Callback(tune.Callback):  # type: ignore[misc]
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
         # Between two events no record is half written, so this is where a study may stop.
-        running = [trial for trial in trials if trial.status == TuneTrial.RUNNING]
+        # `trials` are all that there ever were.
         if self._stopping():
-            self._keep([trial for trial in running if trial.config["trial"] is not None])
+            self._keep()
             raise KeyboardInterrupt
         now = time.monotonic()
-        for trial in running:
-            attempt = self._attempts.get(trial.trial_id)
-            if attempt is not None and now - attempt.alive > self._stuck_after:
+        for attempt in self._attempts.values():
+            if now - attempt.alive > self._stuck_after:
                 attempt.alive, attempt.stuck = now, True
-                ray.kill(trial.temporary_state.ray_actor)
+                ray.kill(attempt.tune.temporary_state.ray_actor)
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         if (name := trial.config["trial"]) is not None:
-            self._start(trial.trial_id, name)
+            self._start(trial, name)
 
     def on_trial_result(
         self,
@@ -241,7 +242,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         if (name := trial.config["trial"]) is None:
             return
         if trial.trial_id not in self._attempts:  # it failed before Tune started it
-            self._start(trial.trial_id, name)
+            self._start(trial, name)
         attempt = self._attempts.pop(trial.trial_id)
         if attempt.stuck:
             seconds = f"{self._stuck_after:g} s"
@@ -265,9 +266,9 @@ class _Callback(tune.Callback):  # type: ignore[misc]
                 "None of them was recorded"
             ) from None
 
-    def _start(self, id_: str, name: str) -> None:
+    def _start(self, tune_trial: TuneTrial, name: str) -> None:
         trial = self._searcher.trials[name]
-        self._attempts[id_] = _Attempt(trial, time.monotonic())
+        self._attempts[tune_trial.trial_id] = _Attempt(trial, tune_trial, time.monotonic())
         for listener in self._listeners:
             listener.start(trial, time.time())
 
@@ -277,8 +278,9 @@ class _Callback(tune.Callback):  # type: ignore[misc]
                 listener.end(each)
         self._course.ended(end.trial)
 
-    def _keep(self, running: Sequence[TuneTrial]) -> None:
-        """Lets trials write checkpoints, for a few seconds."""
-        waiting = [trial.temporary_state.ray_actor.keep.remote() for trial in running]
+    def _keep(self) -> None:
+        """Lets the running trials write checkpoints, for a few seconds."""
+        actors = [attempt.tune.temporary_state.ray_actor for attempt in self._attempts.values()]
+        waiting = [actor.keep.remote() for actor in actors]
         if waiting:
             ray.wait(waiting, num_returns=len(waiting), timeout=_KEEPING, fetch_local=False)

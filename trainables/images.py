@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import threading
 import unicodedata
 import warnings
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from trainables.whole import written_whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -304,19 +305,6 @@ def _load(listing: Listing, image_size: int) -> tuple[np.ndarray, np.ndarray] | 
 def _store(listing: Listing, image_size: int, images: np.ndarray, decoded: np.ndarray) -> None:
     images_file, decoded_file = _cache_files(listing, image_size)
     images_file.parent.mkdir(parents=True, exist_ok=True)
-    _save(images_file, images)
-    _save(decoded_file, decoded)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    """Write an array so that a reader finds all of it or none, though two processes write it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
+    for path, array in ((images_file, images), (decoded_file, decoded)):
+        with written_whole(path) as file:
             np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

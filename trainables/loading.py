@@ -39,7 +39,8 @@ class Loader:
 def _first_problem(configs: Mapping[str, Mapping[str, Any]], facts: Facts) -> str | None:
     import torch
 
-    from trainables.training import Config, build, perturbed_share
+    from trainables.config import Config
+    from trainables.training import build, perturbed_share
 
     for arm, fields in configs.items():
         config = Config(**fields)

@@ -24,7 +24,7 @@ from trainables.catalog import OPTIMIZERS, SCHEDULES, Choice
 from trainables.sam.subsets import norm_parameters
 
 if TYPE_CHECKING:
-    from trainables.training import Config
+    from trainables.config import Config
 
 
 def freeze(model: nn.Module, train: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from trainables.whole import written_whole
 
 SCHEMES = ("s3", "gs", "file")
 CHECKPOINTS, WEIGHTS = "checkpoints", "weights"
@@ -74,16 +74,8 @@ class _Folder:
     def write(self, name: str, content: bytes) -> None:
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
+        with written_whole(path) as file:
+            file.write(content)
 
     def read(self, name: str) -> bytes:
         return (self._root / name).read_bytes()

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from trainables import data
-from trainables.training import Config, Training, deterministic, perturbed_share
+from trainables.config import Config
+from trainables.training import Training, deterministic, perturbed_share
 
 _WARM_UP, _MEASURED = 3, 8
 

@@ -81,7 +81,8 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
 
     @staticmethod
     def _begin(config: Mapping[str, Any]) -> TrialRun:
-        from trainables.training import Config, deterministic
+        from trainables.config import Config
+        from trainables.training import deterministic
         from trainables.trial import Keeping, TrialRun
 
         deterministic(config["threads"])

@@ -6,8 +6,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables import data, optimization, randomness
-from trainables.augment import Augmentation, augment, normalise, padding_for
+from trainables.augment import augment, normalise, padding_for
 from trainables.catalog import VARIANTS
+from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
@@ -29,50 +29,6 @@ from trainables.sam.subsets import perturbed_elements
 from trainables.tally import Tally
 
 _EVALUATION_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Config:
-    """Everything that decides a trial's numbers, besides the data set and the machine.
-
-    model: name, and model_options its other options. rho: None for variants without one. options:
-    of the variant. epochs, batch_size: in images, an incomplete last batch is left out. seed:
-    draws split, label noise, initialisation, order and augmentation. The others as in the workload
-    of a study; None is the default of optimizer or schedule, or a key that they do not take.
-    """
-
-    model: str
-    model_options: Mapping[str, Any]
-    lr: float
-    momentum: float | None
-    weight_decay: float
-    epochs: int
-    batch_size: int
-    label_smoothing: float
-    variant: str
-    perturb: str
-    rho: float | None
-    train_size: int | None
-    validation_size: int
-    label_noise: float
-    augment: Augmentation
-    seed: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: str = "sgd"
-    nesterov: bool | None = None
-    beta1: float | None = None
-    beta2: float | None = None
-    decay_norm_and_bias: bool = True
-    schedule: str = "cosine"
-    schedule_per: str = "epoch"
-    warmup: float = 0.0
-    milestones: Sequence[float] | None = None
-    gamma: float | None = None
-    train: str = "all"
-    clip_norm: float | None = None
-    accumulate: int = 1
-    precision: str = "float32"
-    diagnostics: Sequence[str] = ()
 
 
 def deterministic(threads: int) -> None:
@@ -191,9 +147,7 @@ class Training:
         self.model.train()
         tally = self._tally
         if tally is None:
-            tally = self._tally = Tally(
-                self._draw_order(), self.device, scaled=self._scaler is not None
-            )
+            tally = self._tally = self._new_tally(self._draw_order())
             self.optimizer.begin_epoch(
                 self.done, self.config.epochs, self._samples(), self._plain_losses
             )

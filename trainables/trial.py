@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
+
 from trainables.checkpoint import Checkpoints, packed
+from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.storage import checkpoints_of, open_storage, weights_of
-from trainables.training import Config, Training, diverged, perturbed_share
+from trainables.training import Training, diverged, perturbed_share
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,12 @@ class TrialRun:
         self._clock = clock
         self._training = Training(config, pool, facts, device)
         # What decides the numbers: with the same of all that, a checkpoint is this trial's.
-        self._of = {"config": repr(asdict(config)), "data": facts.hash, "device": device}
+        self._of = {
+            "config": repr(asdict(config)),
+            "data": facts.hash,
+            "device": device,
+            "torch": str(torch.__version__),
+        }
         self._storage = open_storage(keeping.storage)
         self._checkpoints = Checkpoints(self._storage, checkpoints_of(name), self._of)
         self._history: list[dict[str, float]] = []

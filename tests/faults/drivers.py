@@ -25,7 +25,6 @@ class _Tally:
 
     hits: int = 0
     phases: Counter[str] = field(default_factory=Counter)
-    left: list[Process] = field(default_factory=list)
     slowest: float = 0.0
     again: float = 0.0
     problems: list[str] = field(default_factory=list)
@@ -35,10 +34,6 @@ def killed(ground: Ground) -> Outcome:
     """SIGKILL to the driver alone, at random moments, the same command again each time."""
     rounds, fault = ground.rounds(20, 2), "driver SIGKILL"
     tally = _hit(ground, fault, rounds, (signal.SIGKILL,))
-    stayed = processes.wait_until_gone(tally.left, _UNTIL_GONE)
-    for process in stayed:
-        processes.kill(process)
-        tally.problems.append(f"stays when its driver is dead: {process.name}")
     held = f"same bytes, budgets and runs; {tally.again / rounds:.2f} epochs lost a kill"
     return Outcome(fault, _how(tally), rounds, held, tuple(tally.problems))
 
@@ -60,8 +55,9 @@ def _hit(ground: Ground, fault: str, rounds: int, signals: tuple[signal.Signals,
     randomness, tally = ground.randomness(fault), _Tally()
     while tally.hits < rounds:
         place, before = ground.place(fault), tally.hits
-        while tally.hits < rounds and _hit_once(ground, place, randomness, signals, tally):
-            pass
+        under_way = True
+        while under_way and tally.hits < rounds and place.ends() < checks.TRIALS:
+            under_way = _hit_once(ground, place, randomness, signals, tally)
         tally.problems += checks.ended_with(place.run(), 0)
         seen, calm = place.seen(), ground.calm.seen
         tally.again += checks.lost(seen, calm)
@@ -114,8 +110,10 @@ def _after(
     if ended.code == 0:
         return []
     if number == signal.SIGKILL:
-        tally.left += family
-        return [] if ended.code == -signal.SIGKILL else [f"exit code {ended.code}"]
+        problems = [] if ended.code == -signal.SIGKILL else [f"exit code {ended.code}"]
+        # Before the command is cleaned up, which would end whatever is left.
+        stayed = processes.wait_until_gone(family, _UNTIL_GONE)
+        return [*problems, *(f"stays when its driver is dead: {each.name}" for each in stayed)]
     tally.slowest = max(tally.slowest, ended.seconds)
     problems = checks.ended_with(ended, 130)
     if not problems and ended.err.strip() != _INTERRUPTED:

@@ -34,7 +34,8 @@ from study.yamlfile import SpecError
 from tests.study.command import kill, processes
 from tests.study.synthetic import make_spec, search_trials
 from trainables import data
-from trainables.training import Config, Training, deterministic
+from trainables.config import Config
+from trainables.training import Training, deterministic
 
 pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
 

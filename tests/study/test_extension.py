@@ -196,16 +196,16 @@ def damage(home: Home, what: str) -> None:
 
 def test_a_study_whose_trial_lost_its_end_has_not_ended(tmp_path: Path) -> None:
     home = begun(tmp_path)
-    assert home.ended()
+    assert home.ended(home.contents())
     damage(home, '{"kind": "end"')
     assert home.rounds()[1].complete
-    assert not home.ended()
+    assert not home.ended(home.contents())
 
 
 def test_a_verdict_that_is_damaged_is_asked_for_again(tmp_path: Path) -> None:
     home = begun(tmp_path)
     damage(home, '{"kind": "verdict"')
-    assert not home.ended()
+    assert not home.ended(home.contents())
 
 
 def test_an_extension_that_is_under_way_is_not_forgotten_with_its_line(
@@ -213,10 +213,10 @@ def test_an_extension_that_is_under_way_is_not_forgotten_with_its_line(
 ) -> None:
     start = journal.start_line(next(t for t in LATER if t.index == 8), 3.0)
     home = begun(tmp_path, EXTEND, start)
-    assert not home.ended()
+    assert not home.ended(home.contents())
     damage(home, '{"kind": "extend"')
     with pytest.raises(SpecError) as caught:
-        home.ended()
+        home.ended(home.contents())
     assert "python -m study.extend tiny with the --trials and --seeds" in str(caught.value)
     assert report.main([SPEC.study, "--out", str(tmp_path)]) == 0
     told = " ".join(capsys.readouterr().out.split())

@@ -8,7 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayTaskError,
+)
 
 from study.mishaps import Mishap, mishap
 
@@ -58,6 +63,11 @@ def test_a_process_that_died_is_told_by_what_took_it(
     tmp_path: Path, text: str, reason: str
 ) -> None:
     assert failed(tmp_path, ActorDiedError(), text).reason == reason
+
+
+def test_a_node_that_went_away_without_a_word_is_out_of_reach(tmp_path: Path) -> None:
+    error = ActorUnavailableError("RpcError: RPC error: Socket closed rpc_code: 14", b"0" * 16)
+    assert failed(tmp_path, error).reason == "out of reach"
 
 
 def test_an_error_that_cannot_be_read_here_is_told_all_the_same(tmp_path: Path) -> None:

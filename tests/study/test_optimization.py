@@ -163,7 +163,7 @@ def test_a_default_that_is_written_out_is_the_same_study(one: list[str], other: 
 
 @pytest.mark.parametrize("assignments", CHANGES)
 def test_a_training_gets_what_the_workload_says(assignments: list[str]) -> None:
-    from trainables.training import Config
+    from trainables.config import Config
 
     workload = make_spec(*assignments).workload
     config = Config(**stages.example_configs(make_spec(*assignments))["sam_on"])

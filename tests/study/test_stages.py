@@ -55,7 +55,7 @@ def test_an_arm_without_a_search_measures_the_noise_between_seeds_and_is_confirm
 
 
 def test_a_training_gets_what_the_workload_fixes_and_the_search_overrides() -> None:
-    from trainables.training import Config
+    from trainables.config import Config
 
     spec = make_spec(
         "arms.asam={variant: asam, eta: 0.5}",

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from tests.trainables.test_training import CONFIG, digest, trained
 from trainables import data
+from trainables.config import Config
 from trainables.diagnostics import Diagnostics
 from trainables.optimization import base_optimizer, freeze, schedule
 from trainables.sam import LastStep
-from trainables.training import Config, Training, deterministic, diverged
+from trainables.training import Training, deterministic, diverged
 
 Digits = tuple[data.Images, data.Facts]
 PLAIN = replace(CONFIG, variant="none", perturb="none", rho=None)

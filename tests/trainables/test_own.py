@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from trainables.config import Config
 from trainables.loading import Loader
 from trainables.models import make_model
-from trainables.training import Config
 
 Write = Callable[[str], str]
 _numbers = itertools.count()

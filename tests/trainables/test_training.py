@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from trainables import data
-from trainables.training import Config, Training, deterministic, diverged, perturbed_share
+from trainables.config import Config
+from trainables.training import Training, deterministic, diverged, perturbed_share
 
 CONFIG = Config(
     model="resnet8",

@@ -18,7 +18,8 @@ from tests.trainables.test_training import CONFIG
 from trainables import data
 from trainables.catalog import VARIANTS
 from trainables.checkpoint import packed, unpacked
-from trainables.training import Config, deterministic
+from trainables.config import Config
+from trainables.training import deterministic
 from trainables.trial import Keeping, Report, TrialRun
 
 NAME = "study/arm/confirm/0"
@@ -62,6 +63,9 @@ class Bench:
 
     def checkpoints(self) -> list[str]:
         return sorted(p.name for p in (self.folder / FOLDER).glob("*"))
+
+    def positions(self) -> list[float]:
+        return [float(name.removesuffix(".pt")) for name in self.checkpoints()]
 
 
 @pytest.fixture
@@ -160,26 +164,34 @@ def test_a_trial_stopped_after_any_step_goes_on_to_the_same_bits(
         assert digest(tmp_path) == weights
 
 
-def test_a_checkpoint_is_due_after_epochs_or_seconds_and_the_last_two_are_kept(
-    bench: Bench,
-) -> None:
-    config = replace(SHORT, epochs=8)
-    run = bench.run(config, Keeping("", 2, None))
+def test_a_checkpoint_is_due_after_epochs_and_the_last_two_are_kept(bench: Bench) -> None:
+    run = bench.run(replace(SHORT, epochs=8), Keeping("", 2, None))
     kept = []
     for _ in range(7):
         run.step(float("inf"))
         run._checkpoints.wait()
-        kept.append([float(name.removesuffix(".pt")) for name in bench.checkpoints()])
+        kept.append(bench.positions())
     assert kept == [[], [2], [2], [2, 4], [2, 4], [4, 6], [4, 6]]
 
+
+def test_a_checkpoint_is_due_after_seconds_also_in_the_middle_of_an_epoch(bench: Bench) -> None:
     now = [100.0]
-    timed = bench.run(replace(config, seed=9), Keeping("", None, 60.0), clock=lambda: now[0])
-    for seconds, expected in ((59.0, 0.0), (2.0, 2.0), (58.0, 2.0), (3.0, 4.0)):
+    run = bench.run(replace(SHORT, epochs=8), Keeping("", 3, 60.0), clock=lambda: now[0])
+    kept = []
+    for seconds in (59.0, 1.0, 0.0, 59.0, 0.0, 0.0, 60.0):
         now[0] += seconds
-        timed.step(float("inf"))
-        timed._checkpoints.wait()
-        names = [float(name.removesuffix(".pt")) for name in bench.checkpoints()]
-        assert (max(names) if expected else 0.0) in (expected, 6.0, 0.0)
+        run.step(float("inf"))
+        run._checkpoints.wait()
+        kept.append(bench.positions())
+    assert kept == [
+        [],
+        [1.25],  # a step of the second epoch later 60 seconds are over
+        [1.25],
+        [1.25],
+        [1.25, 4],  # three epochs after the last one
+        [1.25, 4],
+        [4, 5.25],
+    ]
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(bench: Bench) -> None:
