@@ -88,8 +88,9 @@ def run(
 
     options: those of add_places. extension: the study with raised budgets, which is to follow.
     """
-    from study import ledger_store, preflight, report
+    from study import ledger_store, preflight, report, tracking_state
     from study.home import Home
+    from study.tracking_watch import mirrored
 
     warn = partial(console.print, soft_wrap=True)
     home = Home(options.out, spec.study, options.storage)
@@ -112,6 +113,9 @@ def run(
             judged = finish(spec, extension, home, store, uri, engine, console, warn, outage)
     else:
         judged = report.write(home.folder, *home.rounds())
+        if not tracking_state.is_finished(home, uri):  # driver and mirror died after the verdict
+            with mirrored(spec.study, home.out, uri, warn):
+                console.print(f"{spec.study}: sending MLflow what is missing there")
     contents = home.begun()[1]
     report.print_result(console, judged, contents)
     console.print(f"report: {home.report}", soft_wrap=True)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study import tracking
+from study import tracking, tracking_state
 from study.home import Home
 from study.journal import lines
 from study.tracking_process import CAUGHT_UP
@@ -48,6 +48,7 @@ ENVIRONMENT = {
 _SHARE = 0.01  # of one core while following, so that the training keeps it
 _SHORTEST, _LONGEST = 2.0, 6.0  # seconds between two looks at the journal
 _RETRY = 60.0  # seconds between two tries in a long outage
+_HAND_OVER = 60.0  # seconds that the child of a study that was killed may take to end
 _ERROR_TEXT = 400
 _STORES = ("mlflow", "psycopg", "requests", "sqlalchemy", "sqlite3", "urllib3")  # raise errors
 
@@ -82,12 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _chosen_uri(home: Home, given: str | None) -> str:
-    state = tracking.read_state(home.folder)
+    state = tracking_state.read_state(home.folder)
     given = given or os.environ.get(VARIABLE)
     uri = given or (state.uri if state else default_uri(Path.cwd()))
     if given is None and is_masked(uri):
         raise SpecError(
-            f"{home.folder / tracking.STATE}: keeps no passwords; give --tracking-uri again ({uri})"
+            f"{home.folder / tracking_state.STATE}: keeps no passwords; give --tracking-uri again "
+            f"({uri})"
         )
     if problem := check_uri(uri):
         raise SpecError(problem)
@@ -96,7 +98,7 @@ def _chosen_uri(home: Home, given: str | None) -> str:
 
 def _once(home: Home, uri: str) -> int:
     try:
-        with tracking.only_one(home.folder):
+        with tracking_state.only_one(home.folder):
             mirror = tracking.Mirror(tracking.open_store(uri), home, uri)
             mirror.catch_up()
             mirror.finish()
@@ -150,7 +152,8 @@ class _Follower:
 
     def _write(self, last: bool) -> None:
         if not self._locked:
-            self._held.enter_context(tracking.only_one(self._home.folder))
+            patience = _HAND_OVER if last else 0.0
+            self._held.enter_context(tracking_state.only_one(self._home.folder, patience))
             self._locked = True
         if self._client is None:
             self._client = tracking.open_store(self._uri)
@@ -186,7 +189,7 @@ def _input_ends(seconds: float) -> bool:
 
 
 def _is_expected(error: BaseException) -> bool:
-    return isinstance(error, (tracking.TrackingError, OSError)) or any(
+    return isinstance(error, (tracking_state.TrackingError, OSError)) or any(
         kind.__module__.partition(".")[0] in _STORES for kind in type(error).__mro__
     )
 

@@ -7,11 +7,9 @@ it again changes nothing: after an outage or a crash the mirror goes on from whe
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +19,12 @@ from study.home import Home
 from study.journal_lines import Line, parse_start
 from study.journal_reader import Reader
 from study.records import Trial
+from study.tracking_state import State, TrackingError, read_state, write_state
 from study.tracking_uri import masked, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STATE = "mlflow.json"
 ARTIFACTS = ("report.html", "verdict.json", "trials.csv", "timings.csv", "spec.yaml", "plots")
 """Files and folders of a study's folder that its parent run holds as artifacts."""
 INTERRUPTED = "interrupted"
@@ -37,19 +35,6 @@ _LINES = 4000  # of the journal, held in memory at a time
 _METRICS = 900  # a batch; MLflow takes 1000 things in all
 
 
-class TrackingError(Exception):
-    """The mirror cannot go on until the user does something; the text says what."""
-
-
-@dataclass(frozen=True)
-class State:
-    """How far the mirror got. uri: without secrets; experiment: MLflow's id; offset: in bytes."""
-
-    uri: str
-    experiment: str
-    offset: int
-
-
 @dataclass
 class _Run:
     """What MLflow says of a run. reason: its tag; deleted: by somebody, so left alone."""
@@ -58,35 +43,6 @@ class _Run:
     status: str
     reason: str | None = None
     deleted: bool = False
-
-
-def read_state(folder: Path) -> State | None:
-    """How far the mirror of the study in `folder` got; None if unknown, which is never wrong."""
-    try:
-        state = State(**json.loads((folder / STATE).read_bytes()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    kinds = (str, str, int)
-    return state if tuple(map(type, vars(state).values())) == kinds else None
-
-
-def write_state(folder: Path, state: State) -> None:
-    """Replaces the remembered state as one step."""
-    draft = folder / f"{STATE}.draft"
-    draft.write_text(json.dumps(vars(state)) + "\n")
-    os.replace(draft, folder / STATE)
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Holds the right to mirror the study in `folder`. TrackingError: another process has it."""
-    with (folder / "mlflow.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = "another process mirrors this study, as a running study does by itself"
-            raise TrackingError(message) from None
-        yield
 
 
 def open_store(uri: str) -> MlflowClient:
@@ -175,6 +131,7 @@ class Mirror:
             self._log(self._parent, names.summary_metrics(self._verdict), {}, tags)
             self._upload()
             self._close(self._parent, "FINISHED", None, self._verdict["time"])
+        self._write_state(finished=self._verdict is not None)
 
     def _remember(self, line: Line) -> None:
         self._time = line["time"]
@@ -246,7 +203,11 @@ class Mirror:
         for name, news in fresh.items():
             self._send_trial(self._trials[name], news)
         self._offset = offset
-        write_state(self._home.folder, State(masked(self._uri), self._experiment, offset))
+        self._write_state(finished=False)
+
+    def _write_state(self, *, finished: bool) -> None:
+        state = State(masked(self._uri), self._experiment, self._offset, finished)
+        write_state(self._home.folder, state)
 
     def _send_trial(self, trial: Trial, news: Iterable[Line]) -> None:
         metrics: list[names.Point] = []

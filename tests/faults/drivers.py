@@ -14,7 +14,7 @@ from tests.faults.outcome import Outcome
 from tests.faults.processes import Process
 from tests.study.command import Command, Ended
 
-_UNTIL_GONE = 60.0  # seconds that Ray's processes have to notice that their driver is dead
+_UNTIL_GONE = 90.0  # seconds: Ray's two agents look a minute for the rest of it, then end
 _STOPPED_WITHIN = 10.0
 _INTERRUPTED = "interrupted; the same command goes on from here"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from study import sync, tracking, tracking_watch
+from study import sync, tracking, tracking_state, tracking_watch
 from study.tracking_watch import mirrored
 from tests.services.tracking_server import TrackingServer
 from tests.study.mirror_check import assert_equals_journal
@@ -84,7 +84,7 @@ def test_away_at_the_start_then_killed_in_the_middle_and_back(
 
 
 def _mirrored_to(study: Study) -> int:
-    state = tracking.read_state(study.home.folder)
+    state = tracking_state.read_state(study.home.folder)
     return state.offset if state else 0
 
 

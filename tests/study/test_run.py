@@ -12,8 +12,12 @@ from study.home import Home
 from study.records import End, Status
 from study.resolve import load
 from study.spec import Spec
+from study.tracking import open_store
+from study.tracking_state import State, is_finished, write_state
+from study.tracking_uri import default_uri
 from study.verdict import decide
 from tests.study.command import SPEC
+from tests.study.mirror_check import assert_equals_journal
 from tests.study.synthetic import make_contents, search_trials
 from tests.study.test_preflight import FACTS
 
@@ -89,10 +93,9 @@ def test_a_changed_spec_is_refused_with_what_changed(
     assert {path.name: path.read_bytes() for path in home.folder.iterdir()} == before
 
 
-def test_a_study_with_its_verdict_is_reported_without_ray(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    spec, home = load(SPEC), Home(here / "studies", "norm_vs_all")
+def finished(home: Home) -> None:
+    """Writes the journal of a study that has its verdict."""
+    spec = load(SPEC)
     contents = make_contents(spec)
     with home.claimed(), preflight.opened(home, spec, FACTS) as records:
         for result in contents.results:
@@ -101,13 +104,37 @@ def test_a_study_with_its_verdict_is_reported_without_ray(
                 records.append(journal.epoch_line(epoch))
             records.append(journal.end_line(result.end))
         plain = decide(spec, contents.results).plain()
-        records.append({"kind": "verdict", "number": 0, "verdict": plain, "time": 0.0})
+        records.append({"kind": "verdict", "number": 0, "verdict": plain, "time": 9.0})
+
+
+def test_a_study_with_its_verdict_is_reported_without_ray(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = Home(here / "studies", "norm_vs_all")
+    finished(home)
+    size = home.journal.stat().st_size
+    write_state(home.folder, State(default_uri(here), "1", size, finished=True))
     assert run.main([str(SPEC)]) == 0
     told = capsys.readouterr()
     assert told.err == ""
     assert "starting Ray" not in told.out
     assert home.report.exists()
     assert not (here / "mlflow.db").exists()
+
+
+def test_what_a_dead_mirror_left_out_is_sent_by_the_same_command(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, uri = Home(here / "studies", "norm_vs_all"), default_uri(here)
+    finished(home)
+    for missing in (True, False):
+        assert run.main([str(SPEC)]) == 0
+        told = capsys.readouterr()
+        assert told.err == ""
+        assert ("norm_vs_all: sending MLflow what is missing there" in told.out) == missing
+        assert_equals_journal(open_store(uri), home.journal)
+    assert is_finished(home, uri)
+    assert not is_finished(home, default_uri(here / "elsewhere"))
 
 
 def test_the_plan_names_arms_and_costs_and_starts_nothing(

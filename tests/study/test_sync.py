@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from study import sync, tracking
+from study import sync, tracking_state
 from study.tracking_process import MirrorProcess
 from tests.study.mirrored import EPOCHS, METRICS, Study, rows, runs
 
@@ -94,7 +94,7 @@ def test_a_store_that_cannot_be_reached_is_told_in_one_line_without_the_password
 def test_a_remembered_uri_without_its_password_is_asked_for_again(
     study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tracking.write_state(study.home.folder, tracking.State("http://***@host", "1", 0))
+    tracking_state.write_state(study.home.folder, tracking_state.State("http://***@host", "1", 0))
     assert sync.main(command(study)) == 2
     assert "give --tracking-uri again" in capsys.readouterr().err
 
@@ -102,7 +102,7 @@ def test_a_remembered_uri_without_its_password_is_asked_for_again(
 def test_a_study_that_is_being_mirrored_is_left_alone(
     study: Study, uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with tracking.only_one(study.home.folder):
+    with tracking_state.only_one(study.home.folder):
         assert sync.main(command(study, "--tracking-uri", uri)) == 1
     assert "another process mirrors this study" in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_when_the_study_is_killed_the_child_drains_and_ends(study: Study, uri: s
     parent.wait()
     parent.stdout.close()
     deadline = time.monotonic() + WAIT
-    while tracking.read_state(study.home.folder) is None and time.monotonic() < deadline:
+    while tracking_state.read_state(study.home.folder) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     with (study.home.folder / "mlflow.lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # held by the child until its end
@@ -162,12 +162,12 @@ def test_an_outage_ends_in_a_warning_that_says_how_to_catch_up(study: Study, clo
     log = (study.home.folder / "mlflow.log").read_text()
     assert len(log.splitlines()) == 1
     assert "hunter2" not in warning + log
-    assert not (study.home.folder / tracking.STATE).exists()
+    assert not (study.home.folder / tracking_state.STATE).exists()
 
 
 def test_what_could_not_be_written_at_first_is_written_later(study: Study, uri: str) -> None:
     log = study.home.folder / "mlflow.log"
-    with tracking.only_one(study.home.folder):
+    with tracking_state.only_one(study.home.folder):
         mirror = MirrorProcess.start(study.name, study.home.out, uri)
         deadline = time.monotonic() + WAIT
         while not log.read_text() and time.monotonic() < deadline:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from study import journal, tracking, tracking_names
+from study import journal, tracking, tracking_names, tracking_state
 from study.records import End
-from study.tracking import Mirror, State, TrackingError
+from study.tracking import Mirror
+from study.tracking_state import State, TrackingError
 from tests.study.mirrored import EPOCHS, METRICS, SUMMARY, T0, Study, rows, runs
 
 
@@ -141,7 +142,7 @@ def test_mirroring_again_changes_nothing(study: Study, uri: str, forget: bool) -
     sync(study, uri)
     before = rows(uri)
     if forget:
-        (study.home.folder / tracking.STATE).unlink()
+        (study.home.folder / tracking_state.STATE).unlink()
     sync(study, uri)
     assert rows(uri) == before
 
@@ -171,7 +172,7 @@ def test_every_crash_between_two_batches_is_made_good(
 def test_what_was_mirrored_is_not_read_again(study: Study, uri: str) -> None:
     study.whole(study.trial())
     sync(study, uri)
-    state = tracking.read_state(study.home.folder)
+    state = tracking_state.read_state(study.home.folder)
     assert state is not None
     assert state.offset == study.home.journal.stat().st_size
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
@@ -342,26 +343,26 @@ def test_a_run_that_the_user_deleted_stays_deleted(study: Study, uri: str) -> No
 
 def test_only_one_process_mirrors_a_study(study: Study) -> None:
     with (
-        tracking.only_one(study.home.folder),
+        tracking_state.only_one(study.home.folder),
         pytest.raises(TrackingError, match="another process"),
-        tracking.only_one(study.home.folder),
+        tracking_state.only_one(study.home.folder),
     ):
         pass
-    with tracking.only_one(study.home.folder):
+    with tracking_state.only_one(study.home.folder):
         pass
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"uri": "x"}', "[1]", '"text"'])
 def test_a_broken_state_file_means_starting_from_the_first_line(study: Study, content: str) -> None:
-    (study.home.folder / tracking.STATE).write_text(content)
-    assert tracking.read_state(study.home.folder) is None
+    (study.home.folder / tracking_state.STATE).write_text(content)
+    assert tracking_state.read_state(study.home.folder) is None
 
 
 def test_the_state_that_is_written_is_read_back(study: Study) -> None:
     state = State("sqlite:////x/mlflow.db", "1", 42)
-    tracking.write_state(study.home.folder, state)
-    assert tracking.read_state(study.home.folder) == state
-    assert json.loads((study.home.folder / tracking.STATE).read_text())["offset"] == 42
+    tracking_state.write_state(study.home.folder, state)
+    assert tracking_state.read_state(study.home.folder) == state
+    assert json.loads((study.home.folder / tracking_state.STATE).read_text())["offset"] == 42
 
 
 def test_damaged_lines_are_passed_over_as_by_the_report(study: Study, uri: str) -> None:
@@ -379,6 +380,6 @@ def test_damaged_lines_are_passed_over_as_by_the_report(study: Study, uri: str) 
     sync(study, uri)
     assert set(runs(uri)) == {"s", "sam_on/search/0", "sam_on/search/1"}
     assert study.home.begun()[1].damaged == (7, 8, 9, 10)
-    state = tracking.read_state(study.home.folder)
+    state = tracking_state.read_state(study.home.folder)
     assert state is not None
     assert state.offset == place.stat().st_size

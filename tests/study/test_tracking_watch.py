@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from study import sync, tracking, tracking_watch
+from study import sync, tracking, tracking_state, tracking_watch
 from study.progress import Progress
 from study.tracking_process import MirrorProcess
 from study.tracking_watch import Watch, mirrored
@@ -250,7 +250,7 @@ def test_a_child_that_is_killed_is_replaced_and_nothing_is_missing_or_twice(
 ) -> None:
     with mirrored(study.name, study.home.out, uri, told.append) as mirror:
         study.whole(study.trial())
-        wait_for(lambda: tracking.read_state(study.home.folder))
+        wait_for(lambda: tracking_state.read_state(study.home.folder))
         mirror._child._process.send_signal(signal.SIGKILL)
         wait_for(lambda: mirror.state)
         study.whole(study.trial(stage="confirm"))
@@ -286,7 +286,7 @@ def test_a_damaged_memory_of_the_mirror_costs_nothing(study: Study, uri: str, st
     study.whole(study.trial())
     place = [study.name, "--out", str(study.home.out), "--tracking-uri", uri]
     assert sync.main(place) == 0
-    (study.home.folder / tracking.STATE).write_bytes(state)
+    (study.home.folder / tracking_state.STATE).write_bytes(state)
     study.whole(study.trial(stage="confirm"))
     study.end(study.start(study.trial(index=1)), "diverged", "NaN", epochs=0)
     study.epoch(study.start(study.trial("sgd")), 1, train_loss=float("nan"))
@@ -301,7 +301,7 @@ def test_an_offset_that_no_mirror_wrote_costs_nothing(
     study.whole(study.trial())
     place = [study.name, "--out", str(study.home.out), "--tracking-uri", uri]
     assert sync.main(place) == 0
-    path = study.home.folder / tracking.STATE
+    path = study.home.folder / tracking_state.STATE
     path.write_text(json.dumps({**json.loads(path.read_text()), "offset": offset}))
     study.whole(study.trial(stage="confirm"))
     study.verdict()
