@@ -1,7 +1,8 @@
 # Everything happens in .venv; PYTHON is the interpreter that makes it (3.11 or newer).
 PYTHON ?= python3
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# With the versions that the tests ran with, so that a release of today changes no result of tomorrow.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
 .PHONY: study test check faults exhaustive smoke lint types clean
 
@@ -9,12 +10,18 @@ study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
 
 test: lint types
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto -m "not ray"
+	$(BIN)/python -m pytest -m ray
 
 check: smoke
-	$(BIN)/python -m pytest tests/smoke tests/services tests/cross tests/hostile tests/faults
+	$(BIN)/python -m pytest -n auto tests/cross tests/hostile tests/faults
+	$(BIN)/python -m pytest tests/smoke tests/services --ignore tests/services/test_cluster.py
+	$(BIN)/python -m tests.faults --short driver actor mlflow signals
+	# Last, because with Ray's dashboard installed every Ray takes longer to start.
+	$(PIP_INSTALL) -e '.[server,test,cluster]'
+	$(BIN)/python -m pytest tests/services/test_cluster.py
 
-# Kills, outages, full disks and hostile input in real studies, many rounds of each.
+# Kills, outages, full disks and hostile input in real studies, many rounds of each: two hours.
 faults: .venv/installed-test
 	$(BIN)/python -m tests.faults
 
@@ -38,7 +45,7 @@ smoke: .venv/installed-test
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/installed: .venv/made pyproject.toml
+.venv/installed: .venv/made pyproject.toml deploy/constraints.txt
 	@echo "Installing into .venv; PyTorch with CUDA is a download of about 3 GB, see README for the CPU build."
 	$(PIP_INSTALL) -e .
 	@touch $@

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from study import stages
 from study.ledger import Ledger
@@ -13,6 +13,25 @@ from study.spec import Spec
 from study.stages import Plan
 
 Waiting = Literal["wait", "done"]
+
+
+class Trials(Protocol):
+    """What hands out trials to those who run them."""
+
+    def next(self) -> Trial | Waiting:
+        """The next trial; 'wait' while trials that are out decide what follows; 'done' at the end.
+
+        A trial handed out is out until `ended` is called with its name.
+        """
+
+    def stops(self, epoch: Epoch) -> bool:
+        """Takes an epoch of a trial that is out; whether the trial should stop there."""
+
+    def again(self, trial: Trial) -> None:
+        """A trial that is out failed and is handed out again, before any other."""
+
+    def ended(self, trial: str) -> None:
+        """A trial that was handed out has ended, whatever its status."""
 
 
 class Course:
@@ -41,10 +60,7 @@ class Course:
         self._failed: deque[Trial] = deque()
 
     def next(self) -> Trial | Waiting:
-        """The next trial; 'wait' while trials that are out decide what follows; 'done' at the end.
-
-        A trial handed out is out until `ended` is called with its name.
-        """
+        """As of Trials."""
         while True:
             if self._failed:
                 return self._failed.popleft()
@@ -68,13 +84,13 @@ class Course:
                 return "done"
 
     def stops(self, epoch: Epoch) -> bool:
-        """Takes an epoch of a trial that is out; whether the trial should stop there."""
+        """As of Trials."""
         return self._ledger.report(epoch)
 
     def again(self, trial: Trial) -> None:
-        """A trial that is out failed and is handed out again, before any other."""
+        """As of Trials."""
         self._failed.append(trial)
 
     def ended(self, trial: str) -> None:
-        """A trial that was handed out has ended, whatever its status."""
+        """As of Trials."""
         self._out.discard(trial)

@@ -15,8 +15,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study import stages
-from study.course import Course
+from study import provenance, stages
+from study.course import Trials
 from study.failures import Failures
 from study.records import Trial
 from study.spec import Resources, Spec
@@ -54,6 +54,7 @@ class Engine:
         self._pool: Any = None
         self._test: Any = None
         self._facts: Any = None
+        self._versions = provenance.versions()
         self._stopped: float | None = None
         self._handlers = ExitStack()
 
@@ -97,18 +98,27 @@ class Engine:
             self._loader = None
 
     def at_once(self) -> int:
-        """How many trials the cluster holds side by side. Raises SpecError where not even one."""
+        """How many trials run side by side: on a cluster resources.max_trials, or all but one that
+        fit there now. Raises SpecError where not even one fits."""
         wanted, there = self._spec.resources, self.resources()
-        fits = int(there.get("CPU", 0) // wanted.cpu)
-        if wanted.gpu:
-            fits = min(fits, int(there.get("GPU", 0) / wanted.gpu))
+        if self.is_shared and wanted.max_trials is not None:
+            return wanted.max_trials  # a cluster may grow, and Ray does not say how far
+        fits = fitting([node["Resources"] for node in ray.nodes() if node["Alive"]], wanted)
         if not fits:
             raise SpecError(
-                f"resources: a trial asks for {_amounts(wanted)}, the cluster has "
+                f"resources: a trial asks for {wanted.amounts}, the cluster has "
                 f"{there.get('CPU', 0):g} CPU and {there.get('GPU', 0):g} GPU; lower resources.cpu "
-                "or resources.gpu, or start the study with --address of a larger cluster"
+                "or resources.gpu, start the study with --address of a larger cluster, or, on one "
+                "that grows by itself, give resources.max_trials"
             )
+        if self.is_shared:
+            return max(1, fits - 1)  # others use a cluster too: a study of theirs can begin
         return min(fits, wanted.max_trials or fits)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other studies may use the cluster."""
+        return self._address is not None
 
     def resources(self) -> Mapping[str, float]:
         """What the cluster has, by Ray's names: CPU, GPU."""
@@ -157,7 +167,7 @@ class Engine:
             left_out: Sequence[str] = ray.get(undecodable)
         return left_out
 
-    def run(self, course: Course, failures: Failures, listeners: Sequence[Listener]) -> None:
+    def run(self, course: Trials, failures: Failures, listeners: Sequence[Listener]) -> None:
         """Runs the trials that a course hands out, to its end.
 
         Raises KeyboardInterrupt when asked to stop; what ended by then was told to the listeners,
@@ -184,6 +194,7 @@ class Engine:
         """What trainables.trainable reads of a trial."""
         return {
             "training": stages.training_config(self._spec, trial),
+            "versions": self._versions,
             "keeping": {"storage": self._storage, **self._spec.checkpoint.model_dump()},
             "facts": self._facts,
             "pool": [self._pool],
@@ -239,7 +250,24 @@ def _data_errors() -> Iterator[None]:
         if isinstance(error.cause, ValueError):
             raise SpecError(f"workload.data: {error.cause}") from None
         raise
+    except ray.exceptions.ActorDiedError as error:
+        if "failed to import" not in str(error):
+            raise
+        raise SpecError(
+            "--address: the nodes of this cluster do not have this code; send it along with "
+            "python -m study.submit SPEC --address http://HOST:8265, or install it there"
+        ) from None
 
 
-def _amounts(resources: Resources) -> str:
-    return f"{resources.cpu} CPU" + (f" and {resources.gpu:g} GPU" if resources.gpu else "")
+def fitting(nodes: Sequence[Mapping[str, float]], wanted: Resources) -> int:
+    """How many trials fit nodes with these resources, by Ray's names, side by side. The workers of
+    one may sit on several nodes; none shares its part of a GPU between two GPUs."""
+    share = min(wanted.gpu, 1.0)
+    processes = 0
+    for node in nodes:
+        fits = int(node.get("CPU", 0) // wanted.cpu)
+        if share:
+            # The parts of a GPU as Ray counts them, in steps of 1/10,000.
+            fits = min(fits, int(node.get("GPU", 0)) * (10_000 // max(1, round(share * 10_000))))
+        processes += fits
+    return processes // wanted.workers

@@ -8,7 +8,7 @@ from functools import partial
 
 from rich.console import Console
 
-from study import nodes, preflight, report, stages
+from study import nodes, preflight, report, stages, stopping
 from study.checkpoints import Checkpoints
 from study.course import Course
 from study.engine import Engine
@@ -48,7 +48,13 @@ def finish(
     with engine:
         nodes.check(home)
         preflight.note_idle_gpus(spec.resources, engine.resources(), warn)
-        at_once, facts = engine.at_once(), engine.load_pool()
+        at_once = engine.at_once()
+        if engine.is_shared and spec.resources.max_trials is None:
+            warn(
+                f"{at_once} trials side by side: room for one is left to other studies of this "
+                "cluster; resources.max_trials takes more, or less"
+            )
+        facts = engine.load_pool()
         with (
             home.claimed(),
             preflight.opened(home, spec, facts, store.recorded) as journal,
@@ -58,9 +64,11 @@ def finish(
             failures = Failures(spec.retries, before.failed_attempts)
             started = {name: trial.hyperparameters for name, trial in before.trials.items()}
             driver = Driver(engine.stopping, engine.stop, warn)
-            ledger = Ledger(store.open(driver), spec, started)
+            storage = store.open(driver)
+            ledger = Ledger(storage, spec, started)
             checkpoints = Checkpoints(home)
             with (
+                stopping.heard(storage, spec.study, engine.stop),
                 Progress(rounds[-1], console, at_once, lambda: mirror.state) as progress,
                 Recorder(journal, ledger, engine.stop, checkpoints.of_trial) as recorder,
             ):

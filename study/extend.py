@@ -10,7 +10,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from study import run
+from study import cluster, places, run, submit
 from study.extension import extended, is_lost, restored
 from study.home import Home
 from study.part import NAME
@@ -27,11 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", metavar="NAME", help="the study")
     parser.add_argument("--trials", type=int, metavar="N", help="search trials an arm, in all")
     parser.add_argument("--seeds", type=int, metavar="N", help="confirm seeds, in all")
-    run.add_places(parser)
+    places.add_places(parser)
     options = parser.parse_args(arguments)
     console = Output()
 
     def extend() -> int:
+        if cluster.is_jobs_address(options.address):
+            return _submit(options)
         if not re.fullmatch(NAME, options.name):
             raise SpecError(f"{options.name!r} is not the name of a study")
         rounds, contents = Home(options.out, options.name).rounds()
@@ -52,6 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run.run(rounds[0], console, options, extension=more)
 
     return run.guarded(extend)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    """Starts the same on a cluster, where the study is."""
+    words = ["study.extend", options.name]
+    for name in ("trials", "seeds"):
+        if (number := getattr(options, name)) is not None:
+            words += [f"--{name}", str(number)]
+    return submit.start(options.name, words, options)
 
 
 if __name__ == "__main__":

@@ -28,11 +28,16 @@ def this_process() -> Holder:
     return Holder(platform.node(), _machine(), os.getpid(), started)
 
 
+def is_here(holder: Holder) -> bool:
+    """Whether it runs, or ran, on this machine since it was started."""
+    here = this_process()
+    return bool(here.machine) and (holder.host, holder.machine) == (here.host, here.machine)
+
+
 def has_ended(holder: Holder) -> bool:
     """Whether the process has ended. False also where that cannot be known: on another machine, in
     another container, and without /proc."""
-    here = this_process()
-    if not here.machine or (holder.host, holder.machine) != (here.host, here.machine):
+    if not is_here(holder):
         return False
     try:
         os.kill(holder.pid, 0)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from study import extension, journal, journal_reader, stages
-from study.holder import this_process
+from study.holder import Holder, has_ended, is_here, this_process
 from study.journal import Contents
 from study.journal_reader import JournalError
 from study.spec import Spec
@@ -28,7 +28,7 @@ class Home:
     a URI, None for the study's folder."""
 
     def __init__(self, out: Path, name: str, storage: str | None = None) -> None:
-        self.out = out.absolute()
+        self.out = out.expanduser().absolute()  # ~ of a head is not known where --out is typed
         self.name = name
         self.storage = storage
         self.folder = self.out / name
@@ -121,6 +121,24 @@ class Home:
             return False
         except OSError as error:
             raise SpecError(f"{self.journal}: cannot be read: {error.strerror}") from None
+
+    def is_driven(self) -> bool:
+        """Whether a process runs the study. Where its name tells, the lock is not tried: that would
+        turn a process away that starts just then."""
+        path = self.folder / "lock"
+        try:
+            fields = json.loads(path.read_bytes())
+            holder = Holder(**{name: fields[name] for name in Holder.__dataclass_fields__})
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+        if is_here(holder):
+            return not has_ended(holder)
+        with path.open("rb") as file:  # of another machine, or of this one before it was restarted
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     def check_free(self) -> None:
         """Raises SpecError where another process works in the folder; makes nothing."""

@@ -67,12 +67,13 @@ def _damaged(path: Path, what: str) -> SpecError:
 
 @dataclass
 class _Configuration:
-    """A slot that was handed out. pending: which of its runs are still to hand out; ends: of those
-    that ended, by trial name."""
+    """A slot that was handed out. id, number: Optuna's, in the storage and in the study. pending:
+    which of its runs are still to hand out; ends: of those that ended, by trial name."""
 
     stage: Stage
     slot: Slot
     study: optuna.Study
+    id: int
     number: int
     hyperparameters: Mapping[str, Value]
     pending: deque[int]
@@ -81,12 +82,12 @@ class _Configuration:
 
 @dataclass
 class _Queue:
-    """An arm in a stage. waiting: slots in the order in which Optuna hands them out; handed: runs
-    handed out, whoever did it."""
+    """An arm in a stage. waiting: slots in their order, each with the id of its Optuna trial;
+    handed: runs handed out, whoever did it."""
 
     study: optuna.Study
     pruner: BasePruner | None
-    waiting: deque[Slot] = field(default_factory=deque)
+    waiting: deque[tuple[Slot, int]] = field(default_factory=deque)
     open: list[_Configuration] = field(default_factory=list)
     handed: int = 0
 
@@ -168,13 +169,15 @@ class Ledger:
         if waiting and stage == "search" and known is not None:
             slot = self._recall(frozen, slot, known)
         if waiting and not ended:
-            queue.waiting.append(slot)
+            queue.waiting.append((slot, frozen._trial_id))
             return
         if waiting:
             self._storage.set_trial_state_values(frozen._trial_id, TrialState.RUNNING)
         pending = deque(i for i, name in enumerate(names) if name not in ended)
         chosen = self._hyperparameters(slot, queue.study, frozen) if pending else {}
-        configuration = _Configuration(stage, slot, queue.study, frozen.number, chosen, pending)
+        configuration = _Configuration(
+            stage, slot, queue.study, frozen._trial_id, frozen.number, chosen, pending
+        )
         queue.handed += len(ended)
         self._trials |= dict.fromkeys(names, configuration)
         for result in ended.values():
@@ -290,22 +293,27 @@ class Ledger:
             self._note(configuration, which, end.scores["validation_accuracy"])
 
     def _note(self, configuration: _Configuration, step: int, value: float) -> None:
-        frozen = self._frozen(configuration)
-        if not frozen.state.is_finished():
-            self._storage.set_trial_intermediate_value(frozen._trial_id, step, value)
+        if not self._frozen(configuration).state.is_finished():
+            self._storage.set_trial_intermediate_value(configuration.id, step, value)
 
-    @staticmethod
-    def _frozen(configuration: _Configuration) -> FrozenTrial:
-        return configuration.study.get_trials(deepcopy=False)[configuration.number]
+    def _frozen(self, configuration: _Configuration) -> FrozenTrial:
+        return self._storage.get_trial(configuration.id)
 
     def _start(self, stage: Stage, queue: _Queue) -> _Configuration:
-        slot = queue.waiting.popleft()
+        slot, id_ = queue.waiting.popleft()
         if slot.point is None:
             queue.study.sampler = algorithms.sampler(self._spec, slot.arm, slot.index)
-        trial = queue.study.ask()
+            trial = queue.study.ask()
+        else:
+            # `ask` reads all trials that wait to find the first: with each, a database needs as
+            # long as there are trials. A sampler that learns from them reads them all the same.
+            self._storage.set_trial_state_values(id_, TrialState.RUNNING)
+            trial = optuna.Trial(queue.study, id_)
         chosen = self._choose(slot, trial) if stage == "search" else slot.hyperparameters or {}
         runs = deque(range(len(slot.seeds)))
-        configuration = _Configuration(stage, slot, queue.study, trial.number, chosen, runs)
+        configuration = _Configuration(
+            stage, slot, queue.study, trial._trial_id, trial.number, chosen, runs
+        )
         queue.open.append(configuration)
         self._trials |= dict.fromkeys(slot.names(self._spec, stage), configuration)
         return configuration

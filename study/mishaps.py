@@ -15,6 +15,8 @@ from ray.exceptions import (
 )
 from ray.tune.experiment import Trial as TuneTrial
 
+_OF_A_WORKER = (RayActorError, OutOfMemoryError)
+"""What the process that leads a trial's workers says where one of them went away."""
 _COLOUR = re.compile(r"\x1b\[\d*m")
 
 
@@ -31,6 +33,8 @@ def mishap(trial: TuneTrial) -> Mishap:
     """What a Tune trial failed of, as Tune noted it in this process's scratch folder."""
     told = _read(trial.error_file)
     error = _unpickled(trial.pickled_error_file)
+    if isinstance(error, RayTaskError) and isinstance(error.cause, _OF_A_WORKER):
+        error = error.cause
     if isinstance(error, RayTaskError):
         cause = error.cause or error
         kind = type(cause).__name__

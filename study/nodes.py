@@ -32,24 +32,33 @@ def check(home: Home) -> None:
     name = f"token-{token}"
     files.write(name, token.encode())
     try:
-        looking = [
-            ray.remote(look)
+        looking = {
+            node: ray.remote(look)
             .options(
                 num_cpus=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
             )
             .remote(home.storage_uri, name)
             for node in others
-        ]
-        found = ray.get(looking, timeout=_PATIENCE)
-    except (RayError, GetTimeoutError) as error:
-        text = " ".join(str(error).split())
-        raise SpecError(f"--address: a node of the cluster cannot run this code: {text}") from None
+        }
+        found = [_seen(node, result) for node, result in looking.items()]
     finally:
         files.delete(name)
-    for seen in found:
+    for seen in filter(None, found):
         if wrong := problem(seen, _versions(), token, home.storage_uri):
             raise SpecError(f"--address: node {seen['host']} {wrong}")
+
+
+def _seen(node: str, result: Any) -> dict[str, Any] | None:
+    """What a node sees; None where it went away meanwhile. Raises SpecError where it cannot."""
+    try:
+        seen: dict[str, Any] = ray.get(result, timeout=_PATIENCE)
+    except (RayError, GetTimeoutError) as error:
+        if node not in [each["NodeID"] for each in ray.nodes() if each["Alive"]]:
+            return None
+        text = " ".join(str(error).split())
+        raise SpecError(f"--address: a node of the cluster cannot run this code: {text}") from None
+    return seen
 
 
 def look(storage: str, name: str) -> dict[str, Any]:

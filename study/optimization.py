@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from study.checked import Checked
-from study.spec import Arm, Resources
+from study.spec import Arm, Method, Resources
 from study.workload import Optimizer, Schedule, Workload
 from study.yamlfile import Document
 from trainables import catalog
@@ -36,6 +36,9 @@ class Optimization(Checked):
         if batch % pieces:
             text = f"{pieces} does not divide batch_size {batch}"
             raise self.fail(text, "workload", "accumulate")
+        if batch % (pieces * self.resources.workers):
+            text = f"{batch} cannot be cut into {self.parts()}"
+            raise self.fail(text, "workload", "batch_size")
         if self.given.precision == "float16" and not self.resources.gpu:
             text = (
                 "float16 gains nothing on a CPU, and resources.gpu is 0; give it a GPU, or "
@@ -76,6 +79,12 @@ class Optimization(Checked):
             return
         raise self.fail(text, "workload", "schedule", "milestones")
 
+    def parts(self) -> str:
+        """Into what each batch is cut."""
+        parts = f"equal parts for {self.resources.workers} workers (resources.gpu)"
+        pieces = self.given.accumulate
+        return parts if pieces == 1 else f"{parts}, each in {pieces} slices (accumulate)"
+
     def check_search(self, arms: Mapping[str, Arm]) -> None:
         """Refuses ranges that the optimizer has no use for, and batches that cannot be cut."""
         optimizer, pieces = self.given.optimizer, self.given.accumulate
@@ -91,6 +100,9 @@ class Optimization(Checked):
                 if any(float(size) % pieces for size in sizes):
                     text = f"accumulate {pieces} must divide every batch size; give choices"
                     raise self.fail(text, *self.search_place(name, "batch_size"))
+                if any(float(size) % (pieces * self.resources.workers) for size in sizes):
+                    text = f"every batch size must be cut into {self.parts()}; give choices"
+                    raise self.fail(text, *self.search_place(name, "batch_size"))
 
     def check_methods(self, arms: Mapping[str, Arm]) -> None:
         """Refuses methods that the optimizer, the precision or the batches have no use for."""
@@ -105,7 +117,15 @@ class Optimization(Checked):
                 if self.given.precision == "float16" and not variant.takes_scaler:
                     text = f"{method.variant} takes no scaled loss; give precision bfloat16"
                     raise self.fail(text, *place)
+                self.check_workers(name, arm, method)
             self.check_chunks(name, arm)
+
+    def check_workers(self, name: str, arm: Arm, method: Method) -> None:
+        """Refuses methods whose numbers would depend on how many workers a trial has."""
+        options = {**method.options, **({"m": 1} if "m" in arm.search else {})}
+        if self.resources.workers > 1 and (why := catalog.undivided(method.variant, options)):
+            text = f"resources.gpu gives each worker a part of every batch, and {method.variant} "
+            raise self.fail(f"{text}{why}", "arms", name)
 
     def check_chunks(self, name: str, arm: Arm) -> None:
         """Refuses samples a perturbation that do not divide a batch."""
@@ -119,6 +139,10 @@ class Optimization(Checked):
             for size in sizes:
                 if float(size) % float(m):
                     raise self.fail(f"{m} does not divide batch_size {size}", *place)
+                workers = self.resources.workers
+                if (each := float(size) / workers) % float(m):
+                    text = f"{m} does not divide the {each:g} of {size} samples that each of "
+                    raise self.fail(f"{text}{workers} workers gets (resources.gpu)", *place)
             if self.given.accumulate > 1:
                 raise self.fail("m cuts the batch already; leave accumulate out", *place)
 

@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from study import algorithms, stages
+from study import algorithms, costs, stages, standing
+from study.costs import Seconds
 from study.spec import Arm, Span, Spec
 from study.yamlfile import SpecError
 from trainables import catalog
 
 
-def show(spec: Spec, console: Console, *, timed: bool) -> None:
-    """Prints arms, budgets, trials, epochs, gradient evaluations, and hours where known.
+def show(spec: Spec, console: Console, out: Path, *, timed: bool) -> None:
+    """Prints arms, budgets, trials, epochs, gradient evaluations, and hours and money where known.
 
-    timed: measures a few steps of every arm first, in a child process.
+    out: of earlier studies, whose epochs tell how long one takes. timed: measures a few steps of
+    every arm first, in a child process.
     """
-    times = _measured(spec) if timed else {}
+    seconds = _measured(spec) if timed else costs.known(spec, out)
     images = _training_images(spec)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("arm", "method", "search space"):
         table.add_column(title, overflow="fold")
-    for title in ("trials", "epochs", "gradient evaluations", *(["hours"] if timed else [])):
+    for title in ("trials", "epochs", "gradient evaluations", *(["hours"] if seconds else [])):
         table.add_column(title, justify="right")
     evaluations, hours, total = 0.0, 0.0, 0
     for name, arm in spec.arms.items():
@@ -45,10 +48,8 @@ def show(spec: Spec, console: Console, *, timed: bool) -> None:
             f"{trials * epochs:,}",
             "unknown" if cost is None else f"{trials * cost:,.0f}",
         ]
-        if timed:
-            measured = [times[title] for title in stages.titles(spec, name)]
-            epoch = max(each["seconds"] * each["steps"] for each in measured)
-            of_arm = trials * epochs * epoch / 3600
+        if seconds:
+            of_arm = trials * epochs * seconds.of_epoch[name] / 3600
             hours += of_arm
             row.append(f"{of_arm:.3f}")
         table.add_row(*row)
@@ -73,14 +74,25 @@ def show(spec: Spec, console: Console, *, timed: bool) -> None:
         f"{total:,} epochs"
         + ("" if images is None else f", {evaluations:,.0f} gradient evaluations")
     )
-    console.print(
-        f"{hours:.2f} hours of training steps on this machine, to be divided by the trials that "
-        f"run side by side ({spec.resources.cpu} CPU each)"
-        if timed
-        else "hours are not known; --plan --time measures a few steps of every arm"
-    )
+    console.print(_cost(spec, hours, seconds))
     for text in algorithms.doubts(spec):
         console.print(f"warning: {text}")
+
+
+def _cost(spec: Spec, hours: float, seconds: Seconds | None) -> str:
+    """Hours and money in a line."""
+    if seconds is None:
+        return "hours are not known; --plan --time measures a few steps of every arm"
+    gpu = spec.resources.gpu
+    told = (
+        f"{hours:.2f} hours of training steps {seconds.source}, to be divided by the trials that "
+        f"run side by side (each with {spec.resources.amounts})"
+    )
+    if gpu:
+        told += f"; {hours * gpu:.2f} GPU hours"
+    if (cost := standing.price(spec.resources, 3600 * hours)) is not None:
+        told += f"; cost {cost:,.2f} by resources.price_per_hour"
+    return told
 
 
 def _training_images(spec: Spec) -> int | None:
@@ -106,13 +118,14 @@ def _span(span: Span) -> str:
     return ends + (f", {span.points} points" if span.points else "")
 
 
-def _measured(spec: Spec) -> Mapping[str, Mapping[str, float]]:
-    """Seconds of a step and steps an epoch, by arm. Raises SpecError for data or model problems."""
+def _measured(spec: Spec) -> Seconds:
+    """From a few steps of every arm. Raises SpecError for data or model problems."""
     request = {
         "place": stages.data_place(spec),
         "configs": stages.example_configs(spec),
         "threads": spec.resources.cpu,
         "gpu": spec.resources.gpu > 0,
+        "workers": spec.resources.workers,
     }
     done = subprocess.run(
         [sys.executable, "-m", "trainables.timing"],
@@ -124,4 +137,10 @@ def _measured(spec: Spec) -> Mapping[str, Mapping[str, float]]:
     answer: dict[str, Any] = json.loads(done.stdout)
     if (problem := answer.get("error")) is not None:
         raise SpecError(f"{spec.study}: {problem}")
-    return answer
+    seconds = {
+        name: max(
+            answer[title]["seconds"] * answer[title]["steps"] for title in stages.titles(spec, name)
+        )
+        for name in spec.arms
+    }
+    return Seconds(seconds, "on this machine")

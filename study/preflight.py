@@ -24,10 +24,13 @@ from study.yamlfile import SpecError
 _ROOM = 100  # MB that a study needs: journal, report and the mirror's log, with some to spare
 
 
-def tracking_store(uri: str | None) -> str:
+def tracking_store(uri: str | None, out: Path) -> str:
     """The tracking URI to use, made absolute: the one given, that of the environment, or mlflow.db
-    here. Raises SpecError for one that can never work."""
-    here = Path.cwd()
+    here. Raises SpecError for one that can never work.
+
+    out: of all studies, where 'here' is the folder of a job of a cluster, which goes away with it.
+    """
+    here = out if provenance.was_sent() else Path.cwd()
     uri = uri or os.environ.get(tracking_uri.VARIABLE)
     uri = tracking_uri.default_uri(here) if uri is None else tracking_uri.absolute_uri(uri, here)
     if problem := tracking_uri.check_uri(uri):
@@ -135,7 +138,9 @@ def opened(
         else:
             if contents.damaged:
                 note(contents.damage)
-            if changes := _changes(contents.header):
+            if changes := provenance.changes(
+                contents.header["versions"], contents.header["commit"]
+            ):
                 note(f"the study went on with other versions: {', '.join(changes)}")
         note_undecodable(facts["undecodable"], "training", note)
         yield journal
@@ -172,10 +177,3 @@ def _header(home: Home, spec: Spec, facts: Mapping[str, Any], ledger: str | None
         "ledger": ledger,
         "storage": home.storage,
     }
-
-
-def _changes(before: Line) -> list[str]:
-    """What differs between the execution that wrote a header and this one."""
-    then = {**before["versions"], "commit": before["commit"]}
-    now = {**provenance.versions(), "commit": provenance.commit()}
-    return [f"{key} {then.get(key)} -> {now[key]}" for key in now if now[key] != then.get(key)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from statistics import mean
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +12,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from study import stages
+from study import stages, standing
 from study.records import End, Epoch, Failure, Result, Trial, Value
 from study.spec import Spec
+from study.standing import Best
 
 _HEARTBEAT = 60.0
 """Seconds between two lines that say how far a study is, where output is no terminal."""
@@ -36,10 +36,7 @@ class Progress:
         self._at_once = at_once
         self._state = state
         self._stage = "starting"
-        self._planned = {
-            name: {"search": stages.search_runs(spec, name), "confirm": spec.confirm.seeds}
-            for name in spec.arms
-        }
+        self._planned = {name: standing.planned(spec, name) for name in spec.arms}
         self._done = {name: {"search": 0, "confirm": 0} for name in spec.arms}
         self._seconds: dict[str, list[float]] = {name: [] for name in spec.arms}
         self._found: dict[str, list[tuple[float, Mapping[str, Value]]]] = {}
@@ -129,28 +126,14 @@ class Progress:
 
     def _summary(self) -> str:
         left = self._time_left()
-        time_left = f", about {_minutes(left)} left" if left is not None else ""
+        time_left = f", about {duration(left)} left" if left is not None else ""
         state = f", {text}" if (text := self._state()) else ""
         return f"{self._totals()} trials done, {len(self._running)} running{time_left}{state}"
 
     def _time_left(self) -> float | None:
-        """Seconds, from the trials that finished; None before the first one did."""
-        costs = {
-            name: arm.cost * stages.epochs(self._spec, name)
-            for name, arm in self._spec.arms.items()
-        }
-        known = {name: mean(seconds) for name, seconds in self._seconds.items() if seconds}
-        if not known:
-            return None
-        per_cost = mean(seconds / costs[name] for name, seconds in known.items())
-        left = 0.0
-        for name in self._spec.arms:
-            trials = sum(self._planned[name].values()) - sum(self._done[name].values())
-            left += trials * known.get(name, per_cost * costs[name])
-        for trial, _, epoch in self._running.values():
-            share = (epoch.epoch if epoch else 0) / stages.trial_epochs(self._spec, trial)
-            left -= share * known.get(trial.arm, per_cost * costs[trial.arm])
-        return left / self._at_once
+        done = {name: sum(stages.values()) for name, stages in self._done.items()}
+        running = [(t, [epoch] if epoch else []) for t, _, epoch in self._running.values()]
+        return standing.seconds_left(self._spec, done, self._seconds, running, self._at_once)
 
     def _render(self) -> ConsoleRenderable:
         with self._lock:
@@ -166,19 +149,10 @@ class Progress:
                 arms.add_row(
                     name,
                     *(f"{done[s]}/{planned[s]}" for s in ("search", "confirm")),
-                    *self._best(name),
+                    *best_told(standing.best(self._spec, name, self._found.get(name, ()))),
                 )
             rows = [self._running_line(*running) for running in self._running.values()]
             return Group(head, arms, *rows)
-
-    def _best(self, name: str) -> tuple[str, str]:
-        """The best validation accuracy of an arm and where; the mean where only seeds differ."""
-        if (found := self._found.get(name)) is None:
-            return "", ""
-        if not self._spec.arms[name].search:
-            return f"{mean(accuracy for accuracy, _ in found):.2f} %", f"mean of {len(found)} seeds"
-        accuracy, point = max(found, key=lambda each: each[0])
-        return f"{accuracy:.2f} %", _point(point)
 
     def _running_line(self, trial: Trial, started: float, epoch: Epoch | None) -> Text:
         short = trial.name.removeprefix(f"{trial.study}/")
@@ -209,6 +183,14 @@ def _told(trial: Trial, end: End) -> str:
     return "  ".join(part for part in parts if part)
 
 
+def best_told(best: Best | None) -> tuple[str, str]:
+    """The best validation accuracy of an arm, and where."""
+    if best is None:
+        return "", ""
+    where = _point(best.hyperparameters) if best.seeds is None else f"mean of {best.seeds} seeds"
+    return f"{best.validation_accuracy:.2f} %", where
+
+
 _TITLES = {"validation_accuracy": "validation", "test_accuracy": "test"}
 
 
@@ -219,7 +201,8 @@ def _point(point: Mapping[str, Any]) -> str:
     )
 
 
-def _minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a reader would say them."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 90 * 60:

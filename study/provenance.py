@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+COMMIT = "commit"
+"""File beside the packages that names their commit, where they were sent to a cluster."""
 
 _PACKAGES = ("sam-study", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "numpy")
 
@@ -22,6 +26,17 @@ def versions() -> dict[str, str]:
     return found
 
 
+def was_sent() -> bool:
+    """Whether this code was sent to a cluster with a study."""
+    return (Path(__file__).resolve().parent.parent / COMMIT).is_file()
+
+
+def changes(then: Mapping[str, str], commit_then: str) -> list[str]:
+    """What differs between the code and versions of another execution and these."""
+    before, now = {**then, "commit": commit_then}, {**versions(), "commit": commit()}
+    return [f"{key} {before.get(key)} -> {now[key]}" for key in now if now[key] != before.get(key)]
+
+
 def code() -> str:
     """A digest of this program's own modules, whether or not they are in a checkout."""
     digest = hashlib.sha256()
@@ -33,8 +48,10 @@ def code() -> str:
 
 
 def commit() -> str:
-    """The git commit of this code, with '+changes' where files differ; '' outside a checkout."""
+    """The git commit of this code, with '+changes' where files differ; '' where it is unknown."""
     here = Path(__file__).resolve().parent
+    if was_sent():
+        return (here.parent / COMMIT).read_text()
     if not _git(here, "ls-files", "--", "provenance.py"):
         return ""
     changed = _git(here, "status", "--porcelain", "--untracked-files=no", "--", str(here.parent))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune
 
-from study.course import Course
+from study.course import Trials
 from study.records import Epoch
 
 
@@ -15,9 +15,9 @@ class CourseStopper(tune.Stopper):  # type: ignore[misc]
     """Stops a trial after an epoch where the pruner of its arm says so."""
 
     def __init__(self) -> None:
-        self._course: Course | None = None
+        self._course: Trials | None = None
 
-    def begin(self, course: Course) -> None:
+    def begin(self, course: Trials) -> None:
         """Trials of this course follow."""
         self._course = course
 

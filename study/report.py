@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import algorithms, analysis, extension, plots, stages, tables, terminal
+from study import algorithms, analysis, cluster, extension, places, plots, stages, tables, terminal
 from study.home import Home, plain_yaml
 from study.journal import Contents
 from study.journal_lines import Line
@@ -236,10 +236,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Rebuild the report of a study from its journal and print its tables.",
     )
     parser.add_argument("name", metavar="NAME", help="the study")
-    parser.add_argument("--out", type=Path, default=Path("studies"), help="folder of the studies")
+    places.add_out(parser)
+    places.add_head(parser)
     options = parser.parse_args(arguments)
     home = Home(options.out, options.name)
     try:
+        if options.address:
+            return cluster.forward("study.report", arguments, options.address, options.out)
         if not re.fullmatch(NAME, options.name):
             raise SpecError(f"{options.name!r} is not the name of a study")
         rounds, contents = home.rounds()

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from study import plan, resolve, smoke, terminal
+from study import cluster, places, plan, resolve, smoke, terminal
 from study.failures import EveryTrialFails
 from study.journal import RecordError
 from study.spec import Spec
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = terminal.Output()
 
     def start() -> int:
+        if cluster.is_jobs_address(options.address):
+            again = "python -m study.submit SPEC --address"
+            raise SpecError(f"--address: a study goes there with {again} {options.address}")
         if options.time and not options.plan:
             raise SpecError("--time goes with --plan: it measures, and starts no study")
         if options.smoke:
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SpecError(f"{more[0]}: one SPEC at a time; only --smoke takes several")
         spec = resolve.load(path, options.set)
         if options.plan:
-            plan.show(spec, console, timed=options.time)
+            plan.show(spec, console, options.out, timed=options.time)
             return 0
         return run(spec, console, options)
 
@@ -86,7 +89,7 @@ def run(
 ) -> int:
     """Runs what is missing of a study, judges it and reports; the exit code of the command.
 
-    options: those of add_places. extension: the study with raised budgets, which is to follow.
+    options: those of places.add_places. extension: the study with raised budgets, to follow.
     """
     from study import ledger_store, preflight, report, tracking_state
     from study.home import Home
@@ -94,7 +97,7 @@ def run(
 
     warn = partial(console.print, soft_wrap=True)
     home = Home(options.out, spec.study, options.storage)
-    uri = preflight.tracking_store(options.tracking_uri)
+    uri = preflight.tracking_store(options.tracking_uri, home.out)
     if options.ledger == uri:
         raise SpecError("--ledger: the tracking store lies there; name a database of its own")
     contents = home.check_same(spec)
@@ -179,42 +182,15 @@ def _parser() -> argparse.ArgumentParser:
         "model; no verdict, and nothing is kept",
     )
     add("--time", action="store_true", help="with --plan: measure a few steps of every arm")
-    add_places(parser)
+    places.add_places(parser)
     return parser
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where a study is kept, tracked and run."""
-    add = parser.add_argument
-    add(
-        "--out",
-        type=Path,
-        default=Path("studies"),
-        metavar="DIR",
-        help="where studies live, one folder each (default: studies)",
-    )
-    add(
-        "--tracking-uri",
-        metavar="URI",
-        help="MLflow tracking store (default: $MLFLOW_TRACKING_URI, or mlflow.db here)",
-    )
-    add(
-        "--ledger",
-        metavar="URL",
-        help="postgresql://USER@HOST:PORT/NAME: keep the ledger in that database, for a team or a "
-        "cluster (default: a file in the study's folder)",
-    )
-    add(
-        "--storage",
-        metavar="URI",
-        help="where trials keep checkpoints and weights: a folder that all nodes share, or "
-        "s3://BUCKET/FOLDER (default: the study's folder)",
-    )
-    add("--address", metavar="ADDR", help="Ray cluster to run on (default: one on this machine)")
-
-
 def leave(code: int) -> NoReturn:
-    """Ends the process."""
+    """Ends the process. All is written, so nothing is left that a signal could stop; while Python
+    ends it would change the exit code."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     gc.freeze()  # else Python spends a second looking for garbage on its way out
     sys.exit(code)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from study.course import Course, Waiting
+from study.course import Trials, Waiting
 from study.records import Trial
 
 _PATIENCE = 30.0
@@ -34,14 +34,14 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         super().__init__()
         self._threads = threads
         self._stopping = stopping
-        self._course: Course | None = None
+        self._course: Trials | None = None
         self._configure: Callable[[Trial], Mapping[str, Any]]
         self._last = time.monotonic()
         self._asking = ThreadPoolExecutor(1, "course")
         self._asked: Future[Trial | Waiting] | None = None
         self.trials: dict[str, Trial] = {}
 
-    def begin(self, course: Course, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
+    def begin(self, course: Trials, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
         """Trials of this course follow. configure: what trainables.trainable reads of a trial."""
         self._configure = configure
         self._course = course  # last, because Tune asks from its own thread
@@ -69,7 +69,7 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         self.trials[trial.name] = trial
         return {"trial": trial.name, "threads": self._threads, **self._configure(trial)}
 
-    def _next(self, course: Course) -> Trial | Waiting:
+    def _next(self, course: Trials) -> Trial | Waiting:
         moment = 0.0
         if self._asked is None:
             self._asked, moment = self._asking.submit(course.next), _MOMENT

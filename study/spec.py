@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from study.part import Count, Name, NotNegative, Part, Positive, Scalar, Seed, Trials, one_of
 from study.records import Value
@@ -74,12 +75,39 @@ class Verdict(Part):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
+def _gpus(gpus: float) -> float:
+    if gpus > 1 and not gpus.is_integer():
+        text = f"must be a share of one GPU, at most 1, or a whole number of them, not {gpus:g}"
+        raise PydanticCustomError("gpus", "{text}", {"text": text})
+    return gpus
+
+
 class Resources(Part):
-    """What one trial holds: CPU cores and GPUs (a share of one is allowed)."""
+    """What one trial holds: GPUs, or a share of one, and CPU cores.
+
+    With more than one GPU it trains in as many processes, its workers; cpu is then of each.
+    max_trials: side by side. price_per_hour: of a GPU, or of a CPU core where a trial has no GPU,
+    in any currency. seconds_per_epoch: of an arm with one gradient evaluation a step, where it is
+    known; the others take as many times that.
+    """
 
     cpu: Count = 1
-    gpu: NotNegative = 0.0
+    gpu: Annotated[NotNegative, AfterValidator(_gpus)] = 0.0
     max_trials: Count | None = None
+    price_per_hour: Positive | None = None
+    seconds_per_epoch: Positive | None = None
+
+    @property
+    def workers(self) -> int:
+        """Processes that train one trial."""
+        return max(1, int(self.gpu))
+
+    @property
+    def amounts(self) -> str:
+        """What a trial holds, as a reader would say it."""
+        if self.workers > 1:
+            return f"{self.workers} workers with 1 GPU and {self.cpu} CPU each"
+        return f"{self.cpu} CPU" + (f" and {self.gpu:g} GPU" if self.gpu else "")
 
 
 class Checkpoint(Part):
@@ -174,7 +202,8 @@ class Spec(Part):
         """The plain values that decide the numbers: neither places, nor the question, nor how
         mishaps are met."""
         plain = self.model_dump(exclude={"question", "checkpoint", "retries", "stuck_after"})
-        del plain["workload"]["data"]["root"], plain["resources"]["max_trials"]
+        del plain["workload"]["data"]["root"]
+        plain["resources"] = self.resources.model_dump(include={"cpu", "gpu"})
         return plain
 
     @property

@@ -32,7 +32,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from study.course import Course
+from study.course import Trials
 from study.failures import EveryTrialFails, Failures
 from study.mishaps import Mishap, mishap
 from study.pruning import CourseStopper
@@ -96,7 +96,7 @@ class Tuning:
 
     def run(
         self,
-        course: Course,
+        course: Trials,
         failures: Failures,
         configure: Callable[[Trial], Mapping[str, Any]],
         listeners: Sequence[Listener],
@@ -123,14 +123,14 @@ class Tuning:
             with tempfile.TemporaryDirectory(prefix="sam-study-") as scratch:
                 self._fit(str(Path(scratch).resolve()))
         except BaseException as error:  # raised again where the study waits for it
-            self._error = error
+            # Tune raises one of its own in place of what a callback raises.
+            self._error = self._callback.broken or error
         finally:
             self._searcher.close()
 
     def _fit(self, scratch: str) -> None:
-        amounts = {"cpu": self._resources.cpu, "gpu": self._resources.gpu}
         tune.Tuner(
-            tune.with_resources(_trainable.SamTrainable, amounts),
+            tune.with_resources(_trainable.SamTrainable, _bundles(self._resources)),
             tune_config=tune.TuneConfig(
                 search_alg=self._searcher,
                 num_samples=-1,
@@ -151,6 +151,14 @@ class Tuning:
         ).fit()
 
 
+def _bundles(resources: Resources) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial: a bundle for its process, or one for each of its workers and
+    nothing for the process that leads them."""
+    workers = resources.workers
+    each = {"CPU": resources.cpu, "GPU": resources.gpu / workers}
+    return tune.PlacementGroupFactory([each] if workers == 1 else [{}, *[each] * workers])
+
+
 @dataclass
 class _Attempt:
     """A trial in a process. tune: what Tune calls a trial; alive: when it last gave a sign of life,
@@ -163,7 +171,7 @@ class _Attempt:
 
 
 class _Callback(tune.Callback):  # type: ignore[misc]
-    """Translates what Tune says into the records that listeners get."""
+    """Translates what Tune says into the records that listeners get. broken: why it stopped."""
 
     def __init__(
         self, searcher: CourseSearcher, stuck_after: float, stopping: Callable[[], bool]
@@ -171,14 +179,15 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self._searcher = searcher
         self._stuck_after = stuck_after
         self._stopping = stopping
-        self._course: Course
+        self._course: Trials
         self._failures: Failures
         self._listeners: Sequence[Listener] = ()
         self._attempts: dict[str, _Attempt] = {}
         self._epochs: dict[str, int] = {}
         self._progress: dict[str, float] = {}
+        self.broken: EveryTrialFails | None = None
 
-    def begin(self, course: Course, failures: Failures, listeners: Sequence[Listener]) -> None:
+    def begin(self, course: Trials, failures: Failures, listeners: Sequence[Listener]) -> None:
         """Trials of this course follow."""
         self._course, self._failures, self._listeners = course, failures, listeners
 
@@ -261,10 +270,11 @@ class _Callback(tune.Callback):  # type: ignore[misc]
             self._end(End(name, "failed", what.reason, {}, epochs, now))
         except EveryTrialFails:
             told = what.trace or what.text
-            raise EveryTrialFails(
+            self.broken = EveryTrialFails(
                 f"the first trials of this stage all fail; the last did so:\n{told}\n"
                 "None of them was recorded"
-            ) from None
+            )
+            raise self.broken from None
 
     def _start(self, tune_trial: TuneTrial, name: str) -> None:
         trial = self._searcher.trials[name]

@@ -18,7 +18,7 @@ __all__ = ["DataError", "Facts", "Images", "Split", "load_pool", "load_test", "s
 
 Part = Literal["pool", "test"]
 Purpose = Literal[
-    "subset", "label_noise", "initialisation", "order", "augmentation", "perturbation"
+    "subset", "label_noise", "initialisation", "order", "augmentation", "perturbation", "team"
 ]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 
@@ -123,9 +123,12 @@ def load_test(
     return _decode_folder(listing, image_size)
 
 
-def stream(seed: int, purpose: Purpose) -> int:
-    """A seed in 0 ... 2^63 - 1 for one purpose; the streams of a trial are independent."""
-    sequence = np.random.SeedSequence([seed, get_args(Purpose).index(purpose)])
+def stream(seed: int, purpose: Purpose, *which: int) -> int:
+    """A seed in 0 ... 2^63 - 1 for one purpose; the streams of a trial are independent.
+
+    which: of several for one purpose, always as many numbers.
+    """
+    sequence = np.random.SeedSequence([seed, get_args(Purpose).index(purpose), *which])
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
 

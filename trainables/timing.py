@@ -1,9 +1,9 @@
 """Measures a few training steps of each arm, in a process of its own: `--plan --time`.
 
 Reads one JSON object from stdin: place (arguments of data.load_pool), configs (fields of
-training.Config by arm), threads, gpu (whether to use one). Writes one to stdout: by arm, seconds of
-a step (median), steps an epoch and share, the percentage of parameters perturbed; or `error`, a
-line for the user.
+training.Config by arm), threads, gpu (whether to use one), workers (that share a batch). Writes one
+to stdout: by arm, seconds of a step (median; of one worker, without what it tells the others),
+steps an epoch and share, the percentage of parameters perturbed; or `error`, a line for the user.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,13 +54,14 @@ def _measure_all(request: dict[str, Any]) -> dict[str, Any]:
     deterministic(request["threads"])
     pool, facts = data.load_pool(**request["place"])
     device = "cuda" if request["gpu"] and torch.cuda.is_available() else "cpu"
-    answer = {}
+    workers, answer = request["workers"], {}
     for arm, fields in request["configs"].items():
         config = Config(**fields)
-        training = Training(config, pool, facts, device)
+        own = replace(config, batch_size=config.batch_size // workers)
+        training = Training(own, pool, facts, device)
         answer[arm] = {
             "seconds": statistics.median(measure(training)),
-            "steps": training.steps,
+            "steps": training.steps // workers,
             "share": perturbed_share(config, training.model),
         }
     return answer

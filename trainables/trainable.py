@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
 from ray import tune
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 if TYPE_CHECKING:
-    from trainables.trial import TrialRun
+    from trainables.team import Place, Team
+    from trainables.trial import Report, TrialRun
 
 _BUNDLE = 1.0
 """Seconds after which the epochs done since go to the driver."""
@@ -23,21 +26,33 @@ _WAIT = 0.2
 """Seconds that a step of a trial takes that only waits."""
 
 
+class _Run(Protocol):
+    """A trial under way, as TrialRun."""
+
+    def step(self, until: float) -> Report: ...
+    def keep(self) -> None: ...
+
+
 class SamTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one trial, an epoch or a part of it a step; an actor goes on with the next trial.
 
-    config: `threads`, and `trial`: its name, or None for one that only waits. A trial has also
-    `training` (fields of training.Config), `keeping` (of trial.Keeping), `facts` of the data set,
-    and in lists, because Tune takes a bare reference for something to fill in, references to
-    images: `pool` and, in the confirm stage alone, `test`. Each result holds a trial.Report as
-    `report`.
+    config: `threads` of a process, and `trial`: its name, or None for one that only waits. A trial
+    has also `training` (fields of training.Config), `keeping` (of trial.Keeping), `facts` of the
+    data set, `versions` that the process must have, and in lists, because Tune takes a bare
+    reference for something to fill in, references to images: `pool` and, in the confirm stage
+    alone, `test`. Each result holds a trial.Report as `report`. Where its placement group has
+    several bundles a worker trains in each, and this process itself does nothing but lead them.
     """
 
     _trial: Mapping[str, Any]
-    _run: TrialRun | None
+    _run: _Run | None
+    _workers: _Workers | None = None
 
     def setup(self, config: Mapping[str, Any]) -> None:
         """Takes the first trial; its work begins in `step`, where a failure can be told."""
+        group = get_current_placement_group()
+        if group is not None and group.bundle_count > 1:
+            self._workers = _Workers(group)
         self._take(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
@@ -48,7 +63,8 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """One epoch, or what can be done of it in a few seconds."""
         if self._trial["trial"] is None:
-            from trainables import trial  # noqa: F401  most of what a process starts with
+            if self._workers is None:
+                from trainables import trial  # noqa: F401  most of what a process starts with
 
             time.sleep(_WAIT)
             return {"report": None, "done": True}
@@ -74,25 +90,150 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
         if self._run is not None:
             self._run.keep()
 
+    def cleanup(self) -> None:
+        """Ends the workers."""
+        if self._workers is not None:
+            self._workers.end()
+
     def _take(self, config: Mapping[str, Any]) -> None:
         self._trial = config
         self._run = None
         self.config: dict[str, Any] = {}  # every result would carry it
 
-    @staticmethod
-    def _begin(config: Mapping[str, Any]) -> TrialRun:
-        from trainables.config import Config
-        from trainables.training import deterministic
-        from trainables.trial import Keeping, TrialRun
+    def _begin(self, config: Mapping[str, Any]) -> _Run:
+        if self._workers is None:
+            return _begun(config, _device(), None)
+        self._workers.begin(config)
+        return self._workers
 
-        deterministic(config["threads"])
-        [pool] = ray.get(config["pool"])
-        return TrialRun(
-            config["trial"],
-            Config(**config["training"]),
-            Keeping(**config["keeping"]),
-            pool,
-            config["facts"],
-            next(iter(ray.get(config["test"])), None),
-            "cuda" if ray.get_gpu_ids() else "cpu",
+
+class _Workers:
+    """One process in each bundle of a placement group; together they train a trial after another.
+
+    Whatever happens to one of them is raised, and then all of them have ended.
+    """
+
+    def __init__(self, group: Any) -> None:
+        # Ray knows the whole of a bundle that one process takes.
+        self._actors = [
+            ray.remote(SamWorker)
+            .options(
+                num_cpus=bundle.get("CPU", 0),
+                num_gpus=bundle.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    group, placement_group_bundle_index=index
+                ),
+            )
+            .remote()
+            for index, bundle in enumerate(group.bundle_specs)
+        ]
+        count = len(self._actors)
+        place = self._actors[0].open.remote()
+        # Nobody waits for that yet: there may be no trial to train.
+        self._joining = [a.join.remote(i, count, place) for i, a in enumerate(self._actors)]
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Takes a trial."""
+        self._all(self._joining)
+        self._all([actor.begin.remote(config) for actor in self._actors])
+
+    def step(self, until: float) -> Report:
+        """As TrialRun.step."""
+        seconds = until - time.monotonic()  # clocks of other nodes differ
+        first, *_ = self._all([actor.step.remote(seconds) for actor in self._actors])
+        report: Report = first
+        return report
+
+    def keep(self) -> None:
+        """As TrialRun.keep."""
+        self._all([self._actors[0].keep.remote()])
+
+    def end(self) -> None:
+        """Ends them at once."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _all(self, results: list[Any]) -> list[Any]:
+        """What all of them give. The first that fails ends all: the others would wait for it."""
+        waiting = results
+        try:
+            while waiting:
+                done, waiting = ray.wait(waiting)
+                ray.get(done)
+            return list(ray.get(results))
+        except BaseException:
+            self.end()
+            raise
+
+
+class SamWorker:
+    """One of the processes that train a trial together."""
+
+    _place: Place | None = None
+    _team: Team
+    _run: TrialRun | None = None
+
+    def open(self) -> tuple[str, int]:
+        """Opens a place, at this host and port, where all of them meet."""
+        from trainables import team
+
+        host = ray.util.get_node_ip_address()
+        self._place = team.opened(host)
+        return host, self._place.port
+
+    def join(self, rank: int, count: int, place: tuple[str, int]) -> None:
+        """Meets the others."""
+        from trainables import team, trial  # noqa: F401  most of what a process starts with
+
+        there = self._place or team.opened(*place)
+        self._team = team.join(rank, count, there, _device())
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Takes a trial."""
+        self._run = None  # before the next one needs its memory
+        self._run = _begun(config, _device(), self._team)
+
+    def step(self, seconds: float) -> Report:
+        """As TrialRun.step."""
+        assert self._run is not None
+        return self._run.step(time.monotonic() + seconds)
+
+    def keep(self) -> None:
+        """As TrialRun.keep."""
+        assert self._run is not None
+        self._run.keep()
+
+
+def _device() -> str:
+    """What this process trains on: the GPU that Ray gave it, if it gave it one."""
+    if not ray.get_gpu_ids():
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            "Ray gave this trial a GPU that PyTorch cannot use: install a PyTorch for the GPUs of "
+            "the node and its driver, or set resources.gpu to 0"
         )
+    return "cuda"
+
+
+def _begun(config: Mapping[str, Any], device: str, team: Team | None) -> TrialRun:
+    from trainables import environment
+    from trainables.config import Config
+    from trainables.training import deterministic
+    from trainables.trial import Keeping, TrialRun
+
+    environment.check(config["versions"])
+    deterministic(config["threads"])
+    [pool] = ray.get(config["pool"])
+    return TrialRun(
+        config["trial"],
+        Config(**config["training"]),
+        Keeping(**config["keeping"]),
+        pool,
+        config["facts"],
+        next(iter(ray.get(config["test"])), None),
+        device,
+        team,
+    )

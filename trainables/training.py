@@ -27,6 +27,7 @@ from trainables.sam.memory import on_device
 from trainables.sam.presets import complete_options
 from trainables.sam.subsets import perturbed_elements
 from trainables.tally import Tally
+from trainables.team import Team
 
 _EVALUATION_BATCH = 1024
 
@@ -74,12 +75,21 @@ def perturbed_share(config: Config, model: nn.Module) -> float:
 class Training:
     """One trial: `epoch()` trains and validates, `test()` scores the test set.
 
-    pool: images that are not test, kept on `device` as uint8. Raises ValueError where model, subset
-    and data do not fit each other.
+    pool: images that are not test, kept on `device` as uint8. team: the processes that train this
+    trial, each with such an object; what it tells is of whole batches, the same in all. Raises
+    ValueError where model, subset and data do not fit each other, or the team.
     """
 
-    def __init__(self, config: Config, pool: Images, facts: Facts, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        config: Config,
+        pool: Images,
+        facts: Facts,
+        device: str = "cpu",
+        team: Team | None = None,
+    ) -> None:
         self.config = config
+        self._team = Team() if team is None else team
         self.device = torch.device(device)
         self.done = 0
         self._split = data.split(
@@ -113,7 +123,7 @@ class Training:
             data.stream(config.seed, "augmentation")
         )
         self.optimizer = SharpnessAware(
-            self.model,
+            self._team.wrapped(self.model, config.options.get("m")),
             optimization.base_optimizer(self.model, config),
             variant=config.variant,
             perturb=config.perturb if VARIANTS[config.variant].geometry else "all",
@@ -148,6 +158,7 @@ class Training:
         tally = self._tally
         if tally is None:
             tally = self._tally = self._new_tally(self._draw_order())
+            self._seed(self._team.count, self.done)  # a model that is looked at may draw, too
             self.optimizer.begin_epoch(
                 self.done, self.config.epochs, self._samples(), self._plain_losses
             )
@@ -249,16 +260,28 @@ class Training:
             self._padding,
             self._augmentation,
         )
-        return normalise(images, self._mean, self._std), self._labels[chosen]
+        images, labels = (
+            self._team.part(each, self.config.accumulate) for each in (images, self._labels[chosen])
+        )
+        return normalise(images, self._mean, self._std), labels
 
     def _count_step(self, tally: Tally) -> None:
+        self._seed(self._team.rank, self.done * self.steps + tally.step)
         loss = self.step(self._batch(tally.order[tally.step]))
         assert self._correct is not None
         taken = self.optimizer.last_step
-        tally.add(loss, self._correct / sum(self._counted.values()), taken)
+        share = self._correct / (sum(self._counted.values()) * self._team.count)
+        self._team.sum(share)
+        tally.add(loss, share, taken)
         self._diagnostics.add(loss, taken)
         if self.config.schedule_per == "step":
             self._schedule.step()
+
+    def _seed(self, *which: int) -> None:
+        """Seeds what model code draws from, where processes must draw differently: by what they
+        are about to do, so that a checkpoint need not hold where each of them was."""
+        if self._team.count > 1:
+            randomness.seed_all(data.stream(self.config.seed, "team", *which))
 
     def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training images without augmentation, for variants that look at them."""
@@ -283,7 +306,7 @@ class Training:
         # Of several forward passes over a slice of the batch the first is the one at w; a slice is
         # known by its address, because a variant may hand over the slices in any order.
         slice_, seen = labels.data_ptr(), sum(self._counted.values())
-        if slice_ not in self._counted and seen < self.config.batch_size:
+        if slice_ not in self._counted and seen < self.config.batch_size // self._team.count:
             correct = (logits.detach().argmax(1) == labels).sum()
             self._correct = correct if self._correct is None else self._correct + correct
             self._counted[slice_] = len(labels)
@@ -299,12 +322,15 @@ class Training:
         """Mean cross-entropy and accuracy in percent, in evaluation mode, without augmentation."""
         self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for first in range(0, len(chosen), _EVALUATION_BATCH):
+        team = self._team
+        ours = slice(team.rank * _EVALUATION_BATCH, None, team.count * _EVALUATION_BATCH)
+        for first in range(len(chosen))[ours]:
             part = chosen[first : first + _EVALUATION_BATCH]
             truth = labels[first : first + _EVALUATION_BATCH]
             logits = self._logits(normalise(images[part], self._mean, self._std))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             totals += torch.stack((loss, (logits.argmax(1) == truth).sum()))
+        team.sum(totals)
         loss_sum, correct = (totals / len(labels)).tolist()
         return loss_sum, 100 * correct
 

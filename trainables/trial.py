@@ -13,6 +13,7 @@ from trainables.checkpoint import Checkpoints, packed
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.storage import checkpoints_of, open_storage, weights_of
+from trainables.team import Team
 from trainables.training import Training, diverged, perturbed_share
 
 
@@ -59,6 +60,8 @@ class TrialRun:
     """Trains a trial step by step, and keeps checkpoints.
 
     name: STUDY/ARM/STAGE/INDEX. test: images to score at the end, whose weights are kept then.
+    team: the processes that train it, each with such an object: all step together, the first alone
+    decides how far, and writes.
     Goes on from the last usable checkpoint of this very trial, and reports the epochs before it
     again: who listens may have ended before they were written down.
     """
@@ -72,19 +75,22 @@ class TrialRun:
         facts: Facts,
         test: Images | None,
         device: str,
+        team: Team | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
+        self._team = Team() if team is None else team
         self._keeping = keeping
         self._classes = len(facts.classes)
         self._test = test
         self._clock = clock
-        self._training = Training(config, pool, facts, device)
+        self._training = Training(config, pool, facts, device, self._team)
         # What decides the numbers: with the same of all that, a checkpoint is this trial's.
         self._of = {
             "config": repr(asdict(config)),
             "data": facts.hash,
             "device": device,
+            "team": self._team.count,
             "torch": str(torch.__version__),
         }
         self._storage = open_storage(keeping.storage)
@@ -99,7 +105,7 @@ class TrialRun:
         """An epoch, or what can be done of it until the clock says `until`."""
         training = self._training
         if self._told == len(self._history):
-            metrics = training.advance(lambda: self._clock() >= until or self._seconds_are_over())
+            metrics = training.advance(lambda: self._team.agree(lambda: self._is_enough(until)))
             if metrics is None:
                 self._keep_if_due()
                 return self._report(None, {})
@@ -116,13 +122,14 @@ class TrialRun:
         return self._report(self._told, metrics, end)
 
     def keep(self) -> None:
-        """Writes a checkpoint of where the trial is now, and waits for it."""
+        """Writes a checkpoint of where the trial is now, and waits for it; asked of the first."""
         if self._training.progress:
             self._save()
         self._checkpoints.wait()
 
     def _resume(self) -> None:
-        if (found := self._checkpoints.load()) is not None:
+        # The same for all, whatever another attempt's process may still be writing.
+        if (found := self._team.share(self._checkpoints.load)) is not None:
             self._training.load_state_dict(found["training"])
             self._history = found["history"]
             self._resumed = self._training.progress
@@ -149,14 +156,20 @@ class TrialRun:
         scores = {"validation_accuracy": metrics["validation_accuracy"]}
         if self._test is not None:
             scores |= training.test(self._test)
-            self._keep_weights()
+            if self._team.first:
+                self._keep_weights()
         return Ending("finished", "", scores)
+
+    def _is_enough(self, until: float) -> bool:
+        return self._clock() >= until or self._seconds_are_over()
 
     def _seconds_are_over(self) -> bool:
         seconds = self._keeping.seconds
         return seconds is not None and self._clock() - self._kept_at >= seconds
 
     def _keep_if_due(self) -> None:
+        if not self._team.first:
+            return
         epochs = self._keeping.epochs
         due = epochs is not None and self._training.done - self._kept_epoch >= epochs
         if (due or self._seconds_are_over()) and not self._checkpoints.busy:

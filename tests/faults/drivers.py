@@ -32,7 +32,7 @@ class _Tally:
 
 def killed(ground: Ground) -> Outcome:
     """SIGKILL to the driver alone, at random moments, the same command again each time."""
-    rounds, fault = ground.rounds(20, 2), "driver SIGKILL"
+    rounds, fault = ground.rounds(20), "driver SIGKILL"
     tally = _hit(ground, fault, rounds, (signal.SIGKILL,))
     held = f"same bytes, budgets and runs; {tally.again / rounds:.2f} epochs lost a kill"
     return Outcome(fault, _how(tally), rounds, held, tuple(tally.problems))

@@ -72,7 +72,9 @@ def nodes_lost(ground: Ground) -> Outcome:
             head_node_args={"num_cpus": 1, "include_dashboard": False},
         )
         try:
-            place = ground.place(fault, arguments=("--address", cluster.address))
+            place = ground.place(
+                fault, ("resources.max_trials=2",), arguments=("--address", cluster.address)
+            )
             with place.command() as command:
                 here = _lose_some(command, place, cluster, randomness, rounds - lost)
                 problems += checks.ended_with(command.ended(PATIENCE), 0)

@@ -50,7 +50,7 @@ def test_every_hostile_spec_is_a_spec_or_one_short_line(tmp_path: Path, small: b
             outcomes["spec"] += 1
             assert found == Spec.model_validate(found.model_dump()) or small, spec.title
             with no_hang():
-                plan.show(found, console, timed=False)
+                plan.show(found, console, tmp_path, timed=False)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
     # Else the generator makes only what the first line of a reader refuses.
     assert outcomes["spec"] >= 15

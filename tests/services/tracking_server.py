@@ -27,21 +27,18 @@ class TrackingServer:
         """database: its URL. folder: for artifacts and what the server says."""
         self._port = free_port()
         self._database = database
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.uri = f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         """Starts it and waits until it answers."""
-        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-        words += ["--port", str(self._port), "--workers", "1"]
-        words += ["--backend-store-uri", self._database]
-        words += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "log").open("ab") as log:
+        words, environment = self._command()
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 words,
-                cwd=self._folder,
-                env={**os.environ, **_ENVIRONMENT},
+                cwd=self.folder,
+                env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -49,10 +46,18 @@ class TrackingServer:
             )
         deadline = time.monotonic() + _PATIENCE
         while not self._answers():
-            log_text = (self._folder / "log").read_text()
+            log_text = (self.folder / "log").read_text()
             assert self._process.poll() is None, log_text
             assert time.monotonic() < deadline, log_text
             time.sleep(0.1)
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """What starts it, and what it finds in its environment besides."""
+        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+        words += ["--port", str(self._port), "--workers", "1"]
+        words += ["--backend-store-uri", self._database]
+        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        return words, _ENVIRONMENT
 
     def stop(self) -> None:
         """Ends it with all its processes; a second time changes nothing."""

@@ -18,7 +18,7 @@ from study.tracking import open_store
 from study.tracking_uri import default_uri
 from tests.study.command import Command, Ended, journal_lines, run, running
 
-pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+pytestmark = pytest.mark.ray
 
 QUICK = (
     "workload.epochs=2",
@@ -312,3 +312,52 @@ def test_an_interrupt_while_ray_starts_is_as_clean(tmp_path: Path) -> None:
         assert stopped.err.strip() == "interrupted; the same command goes on from here"
         assert command.wait_for_children() == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_that_is_replayed_has_the_same_numbers(folder: Path, whole: Ended) -> None:
+    before = sorted(path for path in (folder / "studies").rglob("*") if path.name != "lock")
+    for trial in ("quick/sam_on/confirm/1", "quick/sam_all/search/0"):
+        ended = run(folder, spec=trial, module="study.replay")
+        assert (ended.code, ended.err) == (0, "")
+        assert f"{trial}: the same numbers, bit for bit: all metrics of 2 epochs" in ended.out
+    assert sorted(p for p in (folder / "studies").rglob("*") if p.name != "lock") == before
+
+
+def test_a_trial_whose_numbers_differ_is_told(folder: Path, whole: Ended, tmp_path: Path) -> None:
+    shutil.copytree(folder / "studies", tmp_path / "studies")
+    journal, changed = tmp_path / "studies/quick/journal.jsonl", []
+    for line in map(json.loads, journal.read_text().splitlines()):
+        if line["kind"] == "header":
+            line["versions"]["torch"] = "2.13.0"
+        if line["kind"] == "epoch" and line["trial"] == "quick/sgd/search/1":
+            line["metrics"]["train_loss"] += 1e-9
+        changed.append(json.dumps(line) + "\n")
+    journal.write_text("".join(changed))
+    ended = run(tmp_path, spec="quick/sgd/search/1", module="study.replay")
+    assert (ended.code, ended.err) == (1, "")
+    assert "quick/sgd/search/1: other numbers: train_loss of epoch 1 is " in ended.out
+    assert "what is different here: torch 2.13.0 -> " in ended.out
+    for wrong, told in (
+        ("quick/x/search/0", "holds no trial"),
+        ("../x", "not the name of a trial"),
+    ):
+        refused = run(tmp_path, spec=wrong, module="study.replay")
+        assert (refused.code, told in refused.err) == (2, True)
+
+
+def test_a_study_that_is_asked_to_stop_stops_and_goes_on(tmp_path: Path) -> None:
+    longer = ("workload.epochs=2000", "study=long", TWO_ARMS, ONE_PAIR, *QUICK[1:-1])
+    with running(tmp_path, longer) as command:
+        home = tmp_path / "studies/long"
+        command.wait_for(lambda: bool(journal_lines(home, kind="epoch")))
+        shown = run(tmp_path, spec="long", module="study.status")
+        assert shown.lines[0].startswith("long: running, search stage, 0/8 trials done, ")
+        stopped = run(tmp_path, spec="long", module="study.stop")
+        assert (stopped.code, stopped.err) == (0, "")
+        assert stopped.out.startswith("long has stopped; ")
+        ended = command.ended()
+    assert ended.code == 130
+    assert ended.err.strip() == "interrupted; the same command goes on from here"
+    again = run(tmp_path, spec="long", module="study.stop")
+    assert again.out == "long does not run\n"
+    assert list((home / "checkpoints").rglob("*.pt"))

@@ -37,7 +37,7 @@ from trainables import data
 from trainables.config import Config
 from trainables.training import Training, deterministic
 
-pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+pytestmark = pytest.mark.ray
 
 ARMS = (
     "{sgd: {variant: none}, sam_on: {variant: sam, perturb: norm},"
@@ -98,14 +98,21 @@ class Watch:
 
 
 def execute(
-    spec: Spec, home: Home, at: At | None = None, *, keep: bool = False
+    spec: Spec,
+    home: Home,
+    at: At | None = None,
+    *,
+    keep: bool = False,
+    address: str | None = None,
+    watches: list[Watch] | None = None,
 ) -> tuple[Contents, list[str]]:
     """Runs what is missing of a study, recorded as the command does it.
 
-    at: told of each moment. keep: leave Ray running. Returns what the journal holds then, and each
-    trial as often as it was started.
+    at: told of each moment. keep: leave Ray running. address: of a cluster. watches: gets the
+    listener that hears all. Returns what the journal holds then, and each trial as often as it was
+    started.
     """
-    with Engine(spec, None, home.storage_uri, keep=keep) as engine:
+    with Engine(spec, address, home.storage_uri, keep=keep) as engine:
         facts = engine.load_pool()
         with home.claimed(), preflight.opened(home, spec, facts) as records:
             ledger = Ledger(open_file(home.ledger), spec)
@@ -121,6 +128,8 @@ def execute(
                         preflight.note_undecodable(engine.load_test(), "test", recorder.note)
 
                 watch = Watch(engine, at)
+                if watches is not None:
+                    watches.append(watch)
                 listeners: list[Listener] = [recorder, watch]
                 course = Course([spec], ledger, results, begin, partial(spare, listeners))
                 failures = Failures(spec.retries, home.begun()[1].failed_attempts)
@@ -130,13 +139,14 @@ def execute(
 
 def kill_actors() -> int:
     """Ends the processes that train, as an out-of-memory killer does; how many there were."""
-    ours = [pid for pid, line in processes() if _TRAINING.match(line) and _is_ours(pid)]
+    ours = [pid for pid, line in processes() if _TRAINING.match(line) and is_ours(pid)]
     for pid in ours:
         kill(pid)
     return len(ours)
 
 
-def _is_ours(pid: int) -> bool:
+def is_ours(pid: int) -> bool:
+    """Whether this process started it, directly or not."""
     while pid > 1:
         if pid == os.getpid():
             return True
@@ -360,8 +370,8 @@ def test_what_a_cluster_cannot_do_is_told_in_one_line(
         assert at_once("resources.max_trials=9999") == cores
         with pytest.raises(SpecError, match=r"asks for 9999 CPU, the cluster has .* --address"):
             at_once("resources.cpu=9999")
-        with pytest.raises(SpecError, match=r"asks for 1 CPU and 9999 GPU"):
-            at_once("resources.gpu=9999")
+        with pytest.raises(SpecError, match=r"for 64 workers with 1 GPU and 1 CPU each, the clu"):
+            at_once("resources.gpu=64")
         with pytest.raises(SpecError, match=r"^workload.data: no folder .* is no folder; expected"):
             engine.load_pool()
     unknown = make_spec("workload.model={name: timm/resnet19}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -251,3 +252,20 @@ def test_a_study_that_is_asked_for_by_a_wrong_name_is_not_made(tmp_path: Path) -
     with pytest.raises(SpecError, match="studies there: none"):
         Home(tmp_path / "nowhere", "tiny").begun()
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
+
+
+def test_who_drives_a_study_is_known_from_its_lock(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    assert not home.is_driven()
+    with home.claimed():
+        assert home.is_driven()
+        lock = (home.folder / "lock").read_bytes()
+    assert not home.is_driven()
+    holder = json.loads(lock)
+    elsewhere = json.dumps({**holder, "machine": "another boot"}).encode()
+    for dead in (lock.replace(b'"started": ', b'"started": 1'), elsewhere, b"{}", b"[1]", b"\xff"):
+        (home.folder / "lock").write_bytes(dead)
+        assert not home.is_driven(), dead
+    with home.claimed():
+        (home.folder / "lock").write_bytes(elsewhere)
+        assert home.is_driven()

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from study import space, stages, verdict
 from study.ledger import Ledger, open_file
@@ -63,6 +63,31 @@ def test_what_is_handed_out_is_what_was_planned(tmp_path: Path, sampler: str) ->
     for arm in spec.arms:
         indices = [trial.index for trial in handed if trial.arm == arm]
         assert indices == list(range(len(space.points(spec, arm))))
+
+
+class Counting(InMemoryStorage):
+    """Counts how often all trials of a study are read."""
+
+    reads = 0
+
+    def get_all_trials(self, *args: Any, **kwargs: Any) -> list[FrozenTrial]:
+        self.reads += 1
+        return super().get_all_trials(*args, **kwargs)
+
+
+@pytest.mark.parametrize("stage", ["search", "confirm"])
+def test_no_trial_with_known_hyperparameters_makes_the_ledger_read_all_others(stage: Any) -> None:
+    spec, storage = make_spec(), Counting()
+    search = stages.search_slots(spec)
+    confirm = stages.confirm_slots(spec, {arm: {"rho": 0.1} for arm in spec.arms})
+    ledger = Ledger(storage, spec)
+    ledger.open_stage(stage, search if stage == "search" else confirm, [])
+    opening = storage.reads
+    assert opening > 0
+    for trial in (handed := drain(ledger, stage)):
+        ledger.tell(end(trial))
+    assert len(handed) == (12 if stage == "search" else 18)
+    assert storage.reads == opening
 
 
 def test_what_was_handed_out_comes_back_first_and_what_has_an_end_is_told(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_memory_of_a_gpu_and_of_a_node_are_told_apart(tmp_path: Path) -> None:
     assert failed(tmp_path, ActorDiedError(), text).reason == "out of memory"
 
 
+def test_a_worker_that_dies_is_told_as_a_process_that_does(tmp_path: Path) -> None:
+    assert failed(tmp_path, raised(ActorDiedError())).reason == "process died"
+    assert failed(tmp_path, raised(OutOfMemoryError("killed"))).reason == "out of memory"
+    text = "The actor died because its node has died. Node Id: 0af3"
+    assert failed(tmp_path, raised(ActorDiedError()), text).reason == "node lost"
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -11,7 +11,7 @@ from ray.cluster_utils import Cluster
 from study import nodes
 from study.home import Home
 
-pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+pytestmark = pytest.mark.ray
 
 HERE = {"torch": "2.14.1", "code": "abc"}
 

@@ -12,7 +12,7 @@ from study import run
 from tests.study import command
 from tests.study.command import ROOT, journal_lines
 
-pytestmark = pytest.mark.xdist_group("ray")  # two Rays at once leave neither enough
+pytestmark = pytest.mark.ray
 
 EXAMPLE = ROOT / "docs" / "own_model"
 SPEC = Path("stripes.yaml")

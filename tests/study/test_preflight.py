@@ -20,12 +20,12 @@ def test_a_tracking_store_is_that_of_the_flag_the_environment_or_this_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert preflight.tracking_store(None) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert preflight.tracking_store(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-    assert preflight.tracking_store(None) == "http://localhost:5000"
-    assert preflight.tracking_store("sqlite:///a.db") == f"sqlite:///{tmp_path}/a.db"
+    assert preflight.tracking_store(None, tmp_path) == "http://localhost:5000"
+    assert preflight.tracking_store("sqlite:///a.db", tmp_path) == f"sqlite:///{tmp_path}/a.db"
     with pytest.raises(SpecError, match=r"--tracking-uri: .*unknown kind of store"):
-        preflight.tracking_store("htp://localhost")
+        preflight.tracking_store("htp://localhost", tmp_path)
 
 
 def test_a_password_is_not_shown() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -69,9 +70,9 @@ def test_time_left_shrinks_to_nothing() -> None:
     assert left[-1] == 0
 
 
-def test_the_plan_counts_trials_epochs_and_gradient_evaluations() -> None:
+def test_the_plan_counts_trials_epochs_and_gradient_evaluations(tmp_path: Path) -> None:
     shown = console(terminal=False)
-    show(make_spec("arms.sam_on.trials=5"), shown, timed=False)
+    show(make_spec("arms.sam_on.trials=5"), shown, tmp_path, timed=False)
     text = printed(shown)
     # 640 images make 10 batches; 3 epochs; SAM costs 2 a step: 5 + 6 trials take 660.
     row = next(line.split() for line in text.splitlines() if line.strip().startswith("sam_on"))

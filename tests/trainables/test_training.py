@@ -176,12 +176,13 @@ def test_the_share_of_perturbed_parameters(digits: tuple[data.Images, data.Facts
 def test_timing_measures_every_arm_or_says_why_not() -> None:
     fields = {**CONFIG.__dict__}
 
-    def ask(**config: object) -> dict[str, dict[str, float]]:
+    def ask(workers: int = 1, **config: object) -> dict[str, dict[str, float]]:
         request = {
             "place": {"name": "digits"},
             "configs": {"a": fields | config},
             "threads": 1,
             "gpu": False,
+            "workers": workers,
         }
         done = subprocess.run(
             [sys.executable, "-m", "trainables.timing"],
@@ -196,4 +197,5 @@ def test_timing_measures_every_arm_or_says_why_not() -> None:
     arm = ask()["a"]
     assert arm["seconds"] > 0
     assert arm["steps"] == 3
+    assert ask(workers=2)["a"]["steps"] == 3  # 100 images make 6 batches of 16
     assert "more than the 100 training images" in str(ask(batch_size=101)["error"])

@@ -21,7 +21,15 @@ from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Ch
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
 from trainables.catalog.subsets import Kind
-from trainables.catalog.variants import VARIANTS, Variant, cost, geometry, steady, suggested
+from trainables.catalog.variants import (
+    VARIANTS,
+    Variant,
+    cost,
+    geometry,
+    steady,
+    suggested,
+    undivided,
+)
 
 __all__ = [
     "DATASETS",
@@ -52,5 +60,6 @@ __all__ = [
     "steady",
     "subsets",
     "suggested",
+    "undivided",
     "wrong_option",
 ]

@@ -32,7 +32,8 @@ class Variant:
     rho = 0 gives the base optimizer. stored: which weights the parameters hold between two steps.
     base_steps: base optimizer updates a step; `k`: as many as the option says. perturb_all:
     whether it chooses what to perturb itself. takes_scaler: whether its losses may be scaled.
-    reads_epoch: whether it has to know the epoch, whatever its options.
+    reads_epoch: whether it has to know the epoch, whatever its options. whole_batch: why it cannot
+    train in several processes, each with a part of every batch; empty where it can.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Variant:
     perturb_all: bool = False
     takes_scaler: bool = True
     reads_epoch: bool = False
+    whole_batch: str = ""
 
 
 _WHEN = {
@@ -194,6 +196,7 @@ VARIANTS: Mapping[str, Variant] = {
         ascent_cost=lambda options: 1 / 3 + options["gamma"],
         norm_is_rho=False,
         zero_is_base="no",
+        whole_batch="compares the samples of a batch with each other",
     ),
     "ssam_f": Variant(
         title="SSAM-F: SAM on the elements of largest empirical Fisher information",
@@ -242,6 +245,7 @@ VARIANTS: Mapping[str, Variant] = {
             **_without(_FREE, "m", "dropout_masks", "radius", "every"),
         },
         zero_is_base="no",
+        whole_batch="keeps the batch of the step before",
     ),
     "msam": Variant(
         title="Momentum-SAM: e = -rho v / ||v||, v the momentum",
@@ -327,6 +331,17 @@ def steady(variant: str, options: Options) -> bool:
     """Whether `cost` holds from the first epoch to the last, and not only at most."""
     whole_run = options.get("start_epoch", 0) == 0 and options.get("end_epoch") is None
     return whole_run and variant != "ae_sam"
+
+
+def undivided(variant: str, options: Options) -> str:
+    """Why `variant` with these options would depend on how many processes train, each with a part
+    of every batch, or could not; empty where it does not. Fits behind its name."""
+    ascent, m = options.get("ascent", "batch"), options.get("m")
+    if share_of(ascent, "fraction") is not None and m is None:
+        return "perturbs by the first samples of a whole batch; give m, of which each takes its own"
+    if ascent == "random" and m is not None:
+        return "draws a direction for each m samples of a batch, one after another; leave m out"
+    return VARIANTS[variant].whole_batch
 
 
 def geometry(variant: str, options: Options) -> str | None:

@@ -44,12 +44,12 @@ class BaseStep:
         else:
             having = self._having()
             grads = [p.grad for p in having if p.grad is not None]
+            self._replicas.average(grads)  # before a scaler judges them, so that all judge alike
             if scaler is not None:
                 if grads:
                     # The scaler judges by gradients alone; x * 0 is NaN where x is not finite.
                     grads[0].add_(outcome.norm * 0)
                 scaler.unscale_(self._base)
-            self._replicas.average(grads)
             skipped = self._check(grads, outcome.norm)
             memory = {}
             if outcome.finish is not None:

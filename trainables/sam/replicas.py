@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from trainables.sam.subsets import norm_layers
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -33,10 +37,18 @@ class Replicas:
     def share_batchnorm(self, m: int | None) -> None:
         """Lets BatchNorm normalize with all that one perturbation is computed from.
 
-        Raises ValueError where it cannot: SyncBatchNorm runs on GPUs only.
+        Raises ValueError where it cannot: SyncBatchNorm runs on GPUs only, and takes the place of
+        BatchNorm only, timm's with an activation included.
         """
         if self._wrapped is None or self.count == 1 or m is not None:
             return
+        for layer in norm_layers(self._wrapped):
+            statistics = any(True for _ in layer.buffers(recurse=False))
+            if statistics and not isinstance(layer, (_BatchNorm, _InstanceNorm)):
+                raise ValueError(
+                    f"{type(layer).__name__} normalizes with a batch, and each of {self.count} "
+                    "replicas has only a part of it; give m, the samples a perturbation"
+                )
         layers = [layer for layer in self._wrapped.modules() if isinstance(layer, _BatchNorm)]
         if all(isinstance(layer, nn.SyncBatchNorm) for layer in layers):
             return
@@ -46,8 +58,11 @@ class Replicas:
                 "over the whole batch, which SyncBatchNorm does on GPUs only; give m, the samples "
                 "a perturbation"
             )
-        convert = nn.SyncBatchNorm.convert_sync_batchnorm
-        self._wrapped.module = convert(self._wrapped.module)  # type: ignore[no-untyped-call]
+        timm = sys.modules.get("timm.layers")  # a model can hold its layers only if it is there
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        if timm is not None:
+            convert = timm.convert_sync_batchnorm  # which keeps activations
+        self._wrapped.module = convert(self._wrapped.module)
 
     def silent(self) -> Any:
         """A context in which passes do not communicate."""

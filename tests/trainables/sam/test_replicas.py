@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,12 +38,31 @@ def _replica(rank: int, replicas: int, port: int, cases: list[Any], folder: str)
     dist.init_process_group("gloo", rank=rank, world_size=replicas)
     found = [_train(kind, options, rank, replicas) for kind, options in cases]
     torch.save(found, Path(folder) / f"{rank}.pt")
+    torch.save(_scaled(rank), Path(folder) / f"scaled-{rank}.pt")
     net = make_net("batch")
     with pytest.raises(ValueError, match="SyncBatchNorm does on GPUs only; give m"):
         SharpnessAware(DistributedDataParallel(net), sgd(net), rho=0.1)
     # Without a perturbation there is nothing that the replicas would have to share.
     SharpnessAware(DistributedDataParallel(net), sgd(net), "none")
     dist.destroy_process_group()
+
+
+def _scaled(rank: int) -> dict[str, Any]:
+    """Steps with a scaler; one of them overflows at w + e, on the second replica alone."""
+    net = make_net("layer")
+    model = DistributedDataParallel(net)
+    optimizer, scaler = SharpnessAware(model, sgd(net), rho=0.3), GradScaler("cpu")
+    passes = itertools.count()
+    loss = loss_of(model)
+
+    def overflowing(batch: Any) -> Tensor:
+        return loss(batch) * (float("inf") if rank == 1 and next(passes) == 3 else 1.0)
+
+    skipped = []
+    for images, labels in make_batches(STEPS, samples=8):
+        optimizer.step(overflowing, (images, labels), scaler=scaler)
+        skipped.append(optimizer.last_step.skipped.item())
+    return {"skipped": skipped, "scaler": scaler.state_dict(), "net": net.state_dict()}
 
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -74,3 +95,13 @@ def test_replicas_agree_with_one_process(replicas: int, tmp_path: Path) -> None:
                 torch.testing.assert_close(
                     found[name], value, rtol=1e-9, atol=1e-12, msg=f"{kind} {options} {name}"
                 )
+    first, *others = [
+        torch.load(tmp_path / f"scaled-{rank}.pt", weights_only=True) for rank in range(replicas)
+    ]
+    assert first["skipped"] == [0, 1, 0]
+    assert first["scaler"]["scale"] == GradScaler("cpu").get_scale() / 2
+    for other in others:
+        assert other["skipped"] == first["skipped"]
+        assert other["scaler"] == first["scaler"]
+        for name, value in first["net"].items():
+            assert torch.equal(other["net"][name], value)
