@@ -4,22 +4,35 @@ BIN := .venv/bin
 # With the versions that the tests ran with, so that a release of today changes no result of tomorrow.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
-.PHONY: study test check faults exhaustive smoke lint types clean
+SPARE := $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() - 1))")
+
+.PHONY: study test test-without-ray test-ray check-without-ray check-ray check faults exhaustive smoke lint types clean
 
 study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
 
 test: lint types
-	$(BIN)/python -m pytest -n auto -m "not ray"
+	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-ray
+
+test-without-ray:
+	$(BIN)/python -m pytest -n $(SPARE) -m "not ray"
+
+# Ray takes a core and more, and one Ray at a time is enough.
+test-ray:
 	$(BIN)/python -m pytest -m ray
 
 check: smoke
-	$(BIN)/python -m pytest -n auto tests/cross tests/hostile tests/faults
-	$(BIN)/python -m pytest tests/smoke tests/services --ignore tests/services/test_cluster.py
-	$(BIN)/python -m tests.faults --short driver actor mlflow signals
+	$(MAKE) --no-print-directory --jobs 2 check-without-ray check-ray
+	$(BIN)/python -m tests.faults --short actor signals
 	# Last, because with Ray's dashboard installed every Ray takes longer to start.
 	$(PIP_INSTALL) -e '.[server,test,cluster]'
 	$(BIN)/python -m pytest tests/services/test_cluster.py
+
+check-without-ray:
+	$(BIN)/python -m pytest -n $(SPARE) -m "not ray" tests/cross tests/hostile tests/faults tests/services
+
+check-ray:
+	$(BIN)/python -m pytest -m ray tests/smoke tests/services --ignore tests/services/test_cluster.py
 
 # Kills, outages, full disks and hostile input in real studies, many rounds of each: two hours.
 faults: .venv/installed-test

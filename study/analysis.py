@@ -31,7 +31,8 @@ class ArmSummary:
     """One arm over both stages. None where nothing was measured yet.
 
     chosen: hyperparameters of its confirm trials, {} where there is nothing to tune. validation:
-    search trials with exactly these. diverged, failed, pruned: trials per stage. epochs: trained
+    search trials with exactly these. confirm_validation: the confirm trials on validation data.
+    diverged, failed, pruned: trials per stage. epochs: trained
     in each stage, by all trials together. gradient_evaluations: a whole training run, mean over
     the finished confirm trials. seconds_per_epoch: median over the confirm stage. perturbed_share:
     of the parameters, in percent. at_edge: why a chosen value may not be the best one.
@@ -40,6 +41,7 @@ class ArmSummary:
     arm: str
     chosen: Mapping[str, Value] | None
     validation: Sample | None
+    confirm_validation: Sample | None
     test: Sample | None
     diverged: Mapping[Stage, int]
     failed: Mapping[Stage, int]
@@ -49,6 +51,14 @@ class ArmSummary:
     seconds_per_epoch: float | None
     perturbed_share: float | None
     at_edge: tuple[str, ...]
+
+    @property
+    def optimism(self) -> float | None:
+        """The winner's curse: by how many points the best search score lies above what the same
+        configuration scores on validation data of the confirm seeds. None without a choice."""
+        if not self.chosen or self.validation is None or self.confirm_validation is None:
+            return None
+        return self.validation.mean - self.confirm_validation.mean
 
 
 def sample(values: Iterable[float]) -> Sample | None:
@@ -102,6 +112,7 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
         arm=arm,
         chosen=chosen,
         validation=sample(score(r, "validation_accuracy") for r in same),
+        confirm_validation=sample(score(r, "validation_accuracy") for r in confirm),
         test=sample(score(r, "test_accuracy") for r in confirm),
         diverged=_count("diverged", search, confirm),
         failed=_count("failed", search, confirm),

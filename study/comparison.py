@@ -26,8 +26,9 @@ class Comparison:
     n: pairs, or the smaller arm's trials where unpaired. differences: one a pair, by seed index;
     empty where unpaired. diverged: indices of trials of either arm that diverged. difference: mean;
     low, high: its Bonferroni interval. p, p_equivalence: adjusted by Holm over the family.
-    within_margin: the interval lies inside the margin. Numbers are None where there are too few
-    trials, p-values also while the comparison is incomplete.
+    within_margin: the interval lies inside the margin. estimate: what tests and interval rest on.
+    Numbers are None where there are too few trials, p-values also while the comparison is
+    incomplete.
     """
 
     arm: str
@@ -45,6 +46,7 @@ class Comparison:
     sign_flip: float | None
     sign_flip_floor: float | None
     within_margin: bool
+    estimate: stats.Estimate | None = None
 
     @property
     def text(self) -> str:
@@ -85,12 +87,12 @@ def compare(
             b = {i: x for i, x in b.items() if i not in diverged[against]}
         raw.append(replace(_measured(spec, arm, against, a, b, complete), diverged=gone))
     p = stats.holm([_or_one(c.p) for c in raw])
-    p_equivalence = stats.holm([_or_one(c.p_equivalence) for c in raw])
+    q = stats.holm([_or_one(c.p_equivalence) for c in raw])
     return tuple(
-        comparison
-        if comparison.p is None
-        else _judged(spec, replace(comparison, p=p[i], p_equivalence=p_equivalence[i]))
-        for i, comparison in enumerate(raw)
+        c
+        if c.p is None or c.estimate is None
+        else replace(c, p=p[i], p_equivalence=q[i], word=word_for(spec, c.estimate, p[i], q[i]))
+        for i, c in enumerate(raw)
     )
 
 
@@ -147,19 +149,17 @@ def _measured(
         sign_flip=flip,
         sign_flip_floor=floor,
         within_margin=-margin < low and high < margin,
+        estimate=estimate,
     )
 
 
-def _judged(spec: Spec, comparison: Comparison) -> Comparison:
-    """The comparison with its word: the first that applies."""
-    word: Word = "undecided"
-    if comparison.difference == comparison.low == comparison.high == 0:
-        word = "identical"
-    elif _or_one(comparison.p) <= alpha(spec):
-        word = "better" if (comparison.difference or 0) > 0 else "worse"
-    elif _or_one(comparison.p_equivalence) <= alpha(spec):
-        word = "equivalent"
-    return replace(comparison, word=word)
+def word_for(spec: Spec, estimate: stats.Estimate, p: float, p_equivalence: float) -> Word:
+    """The word of a complete comparison: the first that applies. p-values adjusted by Holm."""
+    if estimate.mean == estimate.error == 0:
+        return "identical"
+    if p <= alpha(spec):
+        return "better" if estimate.mean > 0 else "worse"
+    return "equivalent" if p_equivalence <= alpha(spec) else "undecided"
 
 
 def _or_one(p: float | None) -> float:

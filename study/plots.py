@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INK, MUTED, FAINT, PAPER = "#1f2933", "#66727f", "#e3e7eb", "#fefefe"
 """Text, secondary text, grid and background; the report swaps them for its own in dark mode."""
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7a7f87")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7a7f87")
 """Okabe and Ito's palette, told apart with any colour vision; yellow and black, which vanish on a
 light or a dark page, replaced."""
 
@@ -56,7 +56,7 @@ _STYLE: dict[Any, Any] = {
 
 def colours(spec: Spec) -> dict[str, str]:
     """One colour an arm, the same in every plot and table."""
-    return {arm: _COLOURS[i % len(_COLOURS)] for i, arm in enumerate(spec.arms)}
+    return {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(spec.arms)}
 
 
 def _markers(spec: Spec) -> dict[str, str]:
@@ -75,22 +75,23 @@ def draw(spec: Spec, verdict: Verdict, results: Sequence[Result]) -> dict[str, s
     }
     drawn = {}
     for name, page in pages.items():
-        with _styled(name):
+        with styled(name):
             figure = page()
             if figure is not None:
-                drawn[name] = _svg(figure)
+                drawn[name] = as_svg(figure)
     return drawn
 
 
 @contextmanager
-def _styled(salt: str) -> Iterator[None]:
+def styled(salt: str) -> Iterator[None]:
+    """Figures made and written inside look like every other; salt: the name of this one."""
     import matplotlib
 
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         yield
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
     """The figure as an SVG element. Ids that nothing refers to go: plots share one page."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -10,17 +10,30 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import algorithms, analysis, cluster, extension, places, plots, stages, tables, terminal
+from study import (
+    algorithms,
+    analysis,
+    certainty,
+    cluster,
+    extension,
+    pages,
+    places,
+    plots,
+    stages,
+    tables,
+    terminal,
+)
+from study.comparison import alpha
 from study.home import Home, plain_yaml
 from study.journal import Contents
 from study.journal_lines import Line
 from study.part import NAME
+from study.power import POWER
 from study.records import Result
 from study.spec import Spec
 from study.verdict import Verdict, decide, plan_hash
@@ -82,7 +95,7 @@ def write(folder: Path, rounds: Sequence[Spec], contents: Contents) -> list[Roun
         "report.html": _html(judged, contents, drawn),
     }
     for name, text in files.items():
-        _replace(folder / name, text if text.endswith("\n") else text + "\n")
+        pages.write(folder / name, text)
     return judged
 
 
@@ -135,6 +148,7 @@ def warnings(judged: Sequence[Round], contents: Contents) -> list[str]:
     """What a reader should be wary of."""
     last = judged[-1]
     texts = [*algorithms.doubts(last.spec), *analysis.warnings(last.spec, last.verdict.arms)]
+    texts += certainty.warnings(last.verdict)
     planned = contents.header.get("plan")
     if planned is not None and planned != plan_hash(judged[0].spec):
         texts.insert(0, "The analysis is not the one planned before the first trial.")
@@ -147,50 +161,34 @@ def warnings(judged: Sequence[Round], contents: Contents) -> list[str]:
 
 def notes(each: Round, contents: Contents) -> list[str]:
     """What the comparison rests on, then what happened on the way."""
-    return [*analysis.remarks(each.spec, each.verdict.arms, each.results), *contents.notes]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes the file beside its place, then moves it there: a reader sees the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        beside = Path(file.name)
-        try:
-            file.write(text)
-            file.close()
-            beside.chmod(0o644)
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+    return [
+        *analysis.remarks(each.spec, each.verdict.arms, each.results),
+        *certainty.notes(each.spec, each.verdict),
+        *contents.notes,
+    ]
 
 
 def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("study"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # matplotlib escapes the text in its SVG: this is markup of our own making.
-    figures = [(name, Markup(_themed(svg)), _CAPTIONS[name]) for name, svg in drawn.items()]  # noqa: S704
+    figures = [(name, pages.figure(svg), _CAPTIONS[name]) for name, svg in drawn.items()]
     planned, last = judged[0], judged[-1]
     header = contents.header
     ended = [end.time for end in contents.ends.values()]
-    return environment.get_template("report.html").render(
+    return pages.render(
+        "report.html",
         verdict=planned.verdict,
         sentences=sentences(judged),
         colours=plots.colours(planned.spec),
         rounds=[
-            (f"After looking, with {_budget(each.spec)}" if number else "", _tables(each))
+            (
+                f"After looking, with {_budget(each.spec)}" if number else "",
+                _tables(each),
+                tables.certainty_table(each.spec, each.verdict),
+            )
             for number, each in enumerate(judged)
         ],
+        alpha=alpha(planned.spec),
+        power=POWER,
+        bootstrap_from=certainty.BOOTSTRAP_FROM,
         explanations=tables.explanations(last.verdict),
         failures=tables.failures_table(planned.spec, contents),
         figures=figures,
@@ -217,15 +215,6 @@ def _facts(header: Line, ended: Sequence[float], verdict: Verdict) -> dict[str, 
         "data hash": (header.get("data") or {}).get("hash"),
     }
     return {name: fact for name, fact in facts.items() if fact}
-
-
-def _themed(svg: str) -> str:
-    """The SVG with colours that follow the page from light to dark."""
-    for name, colour in (
-        ("ink", plots.INK), ("muted", plots.MUTED), ("faint", plots.FAINT), ("paper", plots.PAPER),
-    ):  # fmt: skip
-        svg = svg.replace(f": {colour}", f": var(--{name})")
-    return svg
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

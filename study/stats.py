@@ -1,4 +1,5 @@
-"""The tests behind the verdict: Student's t, equivalence, Holm's correction, sign flips.
+"""The tests behind the verdict: Student's t, equivalence, Holm's correction, sign flips; and what
+stands beside it: probability of improvement, bootstrap, leaving one out.
 
 Pure functions of numbers. Differences that are all equal have a standard error of 0; every function
 then gives the limit of ever smaller errors, never NaN.
@@ -9,10 +10,13 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 EXACT_FLIPS = 20
 """Up to this many pairs all 2^n sign flips are counted; beyond it, 2^16 random ones."""
+RESAMPLES = 9999
+"""Of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,55 @@ def sign_flip(differences: Sequence[float]) -> tuple[float, float]:
         sums += difference * (1 - 2.0 * generator.integers(0, 2, flips))
     extreme = int(np.sum(np.abs(sums) >= observed - tolerance))
     return (extreme + 1) / (flips + 1), 1 / (flips + 1)
+
+
+def improvement(differences: Sequence[float]) -> tuple[float, float]:
+    """Probability that the next pair differs by more than 0, estimated in two ways.
+
+    First by the normal predictive distribution: t with n - 1 degrees of freedom around the mean,
+    scaled by the standard deviation times sqrt(1 + 1/n). Then without any model: the share of pairs
+    above 0, a tie counting half. Needs at least two.
+    """
+    n, estimate = len(differences), paired(differences)
+    share = (sum(d > 0 for d in differences) + sum(d == 0 for d in differences) / 2) / n
+    if estimate.mean == estimate.error == 0:
+        return 0.5, share
+    return _below(estimate.mean, replace(estimate, error=estimate.error * math.sqrt(n + 1))), share
+
+
+def bootstrap(differences: Sequence[float], confidence: float) -> tuple[float, float] | None:
+    """The BCa bootstrap interval of the mean (Efron 1987), RESAMPLES resamples from a fixed seed;
+    None where it is not defined."""
+    import numpy as np
+    from scipy.stats import bootstrap as resampled
+
+    if len(set(differences)) == 1:
+        return differences[0], differences[0]
+    low, high = resampled(
+        (np.array(differences),),
+        np.mean,
+        confidence_level=confidence,
+        n_resamples=RESAMPLES,
+        batch=max(1, 2_000_000 // len(differences)),  # so that it stays below some 50 MB
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return (float(low), float(high)) if math.isfinite(low) and math.isfinite(high) else None
+
+
+def leave_one_out(differences: Sequence[float]) -> list[Estimate]:
+    """The estimate without the first difference, without the second, and so on. Needs three.
+
+    By exact sums, so that differences without spread have an error of 0 here too.
+    """
+    exact = [Fraction(d) for d in differences]
+    n, total, squares = len(exact) - 1, sum(exact), sum(d * d for d in exact)
+    estimates = []
+    for d in exact:
+        mean = (total - d) / n
+        variance = (squares - d * d - n * mean * mean) / (n - 1)
+        estimates.append(Estimate(float(mean), math.sqrt(variance / n), n - 1))
+    return estimates
 
 
 def _below(distance: float, estimate: Estimate) -> float:

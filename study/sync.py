@@ -103,7 +103,7 @@ def _once(home: Home, uri: str) -> int:
             mirror.catch_up()
             mirror.finish()
     except Exception as error:  # stores raise what they like; all of it is told
-        print(_told(error, uri), file=sys.stderr)
+        print(told(error, uri), file=sys.stderr)
         return 1
     print(f"{home.name} is mirrored in {masked(uri)}")
     return 0
@@ -166,12 +166,12 @@ class _Follower:
                 self._mirror.finish()
 
     def _fail(self, error: Exception) -> float:
-        told = _told(error, self._uri)
-        if told != self.problem:
+        problem = told(error, self._uri)
+        if problem != self.problem:
             if not _is_expected(error):
                 _say(scrubbed(traceback.format_exc(), self._uri))
-            _say(told)
-        self.problem = told
+            _say(problem)
+        self.problem = problem
         self._failures += 1
         self._client = self._mirror = None
         return min(_RETRY, 2.0**self._failures)
@@ -194,7 +194,8 @@ def _is_expected(error: BaseException) -> bool:
     )
 
 
-def _told(error: Exception, uri: str) -> str:
+def told(error: Exception, uri: str) -> str:
+    """What a store did wrong, in one line without secrets."""
     inner = _innermost(error)
     said = inner if _is_expected(inner) else error
     text = " ".join(str(said).split()) or type(said).__name__

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from study import analysis
+from study import analysis, certainty
 from study.analysis import ArmSummary, Sample
+from study.certainty import Certainty
 from study.comparison import Comparison
 from study.records import Result, Value
 from study.sentence import signed
@@ -136,6 +137,44 @@ def comparisons_table(spec: Spec, verdict: Verdict) -> Table:
     return Table("Comparisons", columns, rows, tuple(c.arm for c in verdict.comparisons))
 
 
+def certainty_table(spec: Spec, verdict: Verdict) -> Table:
+    """How sure each comparison is: what stands beside the tests and decides nothing."""
+    columns = (
+        Column("comparison", number=False),
+        Column("better on\na new pair"),
+        Column("of the\npairs"),
+        Column("bootstrap\ninterval"),
+        Column("detectable\ndifference"),
+        Column(f"seeds for\n{spec.verdict.equivalence_margin:g} points"),
+        Column("without one pair", number=False),
+    )
+    rows = tuple(
+        (
+            f"{c.arm}\n\N{MINUS SIGN} {c.against}",
+            NOTHING if c.improvement is None else certainty.chance_text(c.improvement),
+            _number(c.share_better, ".2f"),
+            NOTHING if c.bootstrap is None else _ends(*c.bootstrap),
+            NOTHING if c.detectable is None else _lines(certainty.range_text(c.detectable)),
+            NOTHING if c.seeds is None else _lines(certainty.seeds_text(c.seeds)),
+            _turning(c, judged),
+        )
+        for c, judged in zip(verdict.certainty, verdict.comparisons, strict=True)
+    )
+    return Table("How sure is this?", columns, rows, tuple(c.arm for c in verdict.comparisons))
+
+
+def _turning(c: Certainty, judged: Comparison) -> str:
+    if judged.word == "incomplete" or not judged.paired or judged.n < 3:
+        return NOTHING
+    changed = [f"{word} without seed {seed}" for seed, word in c.turning.items()]
+    return "\n".join(changed) or f"always {judged.word}"
+
+
+def _lines(text: str) -> str:
+    """A number with its range, on a line each."""
+    return text.replace(" (", "\n(")
+
+
 def failures_table(spec: Spec, contents: Contents) -> Table | None:
     """Attempts that failed and trials that were given up, of each arm that has any; None where no
     arm has."""
@@ -194,9 +233,11 @@ def _difference(c: Comparison) -> str:
 
 
 def _interval(c: Comparison) -> str:
-    if c.low is None or c.high is None:
-        return NOTHING
-    return f"[{signed(c.low)}, {signed(c.high)}]"
+    return NOTHING if c.low is None or c.high is None else _ends(c.low, c.high)
+
+
+def _ends(low: float, high: float) -> str:
+    return f"[{signed(low)}, {signed(high)}]"
 
 
 def _with_deviation(sample: Sample | None) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study import analysis
+from study import analysis, certainty
 from study.analysis import ArmSummary, Sample
+from study.certainty import Certainty
 from study.comparison import Comparison, alpha, compare
 from study.records import Result
 from study.sentence import sentence
@@ -21,7 +22,8 @@ from study.spec import Spec
 class Verdict:
     """What a study found. complete: every planned comparison had all its trials.
 
-    without_diverged: the same comparisons without trials that diverged; None when none did.
+    certainty: of each comparison, in the same order. without_diverged: the same comparisons without
+    trials that diverged; None when none did.
     """
 
     study: str
@@ -30,6 +32,7 @@ class Verdict:
     plan_hash: str
     arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
+    certainty: tuple[Certainty, ...]
     without_diverged: tuple[Comparison, ...] | None
     sentence: str
     complete: bool
@@ -45,6 +48,7 @@ class Verdict:
             "sentence": self.sentence,
             "arms": {arm.arm: _plain_arm(arm) for arm in self.arms},
             "comparisons": [_plain_comparison(c) for c in self.comparisons],
+            "certainty": [certainty.plain(c) for c in self.certainty],
         }
         if self.without_diverged is not None:
             plain["without_diverged"] = [_plain_comparison(c) for c in self.without_diverged]
@@ -86,6 +90,7 @@ def decide(spec: Spec, results: Sequence[Result]) -> Verdict:
         plan_hash=plan_hash(spec),
         arms=analysis.summarize(spec, results),
         comparisons=comparisons,
+        certainty=certainty.certainties(spec, comparisons),
         without_diverged=compare(spec, results, drop_diverged=True) if diverged else None,
         sentence=sentence(spec, comparisons),
         complete=all(comparison.word != "incomplete" for comparison in comparisons),
@@ -96,6 +101,8 @@ def _plain_arm(arm: ArmSummary) -> dict[str, Any]:
     return {
         "hyperparameters": arm.chosen,
         "validation_accuracy": _plain_sample(arm.validation),
+        "confirm_validation_accuracy": _plain_sample(arm.confirm_validation),
+        "search_optimism": arm.optimism,
         "test_accuracy": _plain_sample(arm.test),
         "diverged": arm.diverged,
         "failed": arm.failed,

@@ -16,6 +16,8 @@ from study.ledger import open_file
 from tests.study.synthetic import make_spec
 from tests.study.test_engine import execute
 
+pytestmark = pytest.mark.ray
+
 SAMPLERS = ("qmc", "random", "grid", "tpe", "gp", "cmaes")
 PRUNERS = ("none", "median", "successive_halving", "hyperband", "wilcoxon")
 OVER = {TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL}

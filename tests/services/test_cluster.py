@@ -20,6 +20,8 @@ from tests.services.team_server import ADMIN, TeamServer
 from tests.study.command import ROOT, SPEC, Ended, journal_lines, run
 from tests.study.mirror_check import assert_equals_journal
 
+pytestmark = pytest.mark.ray
+
 _PATIENCE = 240.0
 SMALL = (
     "workload.model.width=4",
@@ -157,6 +159,11 @@ def test_two_studies_share_a_cluster_and_survive_a_stop_and_a_lost_worker(
         wait_for(lambda name=name: client.state(name) == "done")  # type: ignore[misc]
     assert url not in "".join(path.read_text() for path in out.glob("*/journal.jsonl"))
 
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
+    same_as_on_a_laptop(laptop, out / "large", LARGE)
+    same_as_on_a_laptop(laptop, out / "little", LITTLE)
+
     replayed = client("replay", "little/sam_on/confirm/1")
     assert (replayed.code, "the same numbers, bit for bit" in replayed.out) == (0, True), replayed
     extended = client("extend", "little", "--seeds", "3", "--ledger", ledger)
@@ -171,9 +178,6 @@ def test_two_studies_share_a_cluster_and_survive_a_stop_and_a_lost_worker(
     store = open_store(team.uri)
     for name in ("large", "little"):
         assert_equals_journal(store, out / name / "journal.jsonl")
-    laptop = tmp_path / "laptop"
-    laptop.mkdir()
-    same_as_on_a_laptop(laptop, out / "large", LARGE)
 
 
 def test_nobody_without_the_token_is_let_in(cluster: JobsCluster, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from trainables import data
 from trainables.config import Config
 from trainables.training import Training, deterministic
 
+pytestmark = pytest.mark.ray
+
 QUICK = (
     "workload.epochs=3",
     "workload.data.train_size=128",

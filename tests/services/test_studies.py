@@ -21,6 +21,8 @@ from tests.trainables import object_store
 from trainables.checkpoint import unpacked
 from trainables.storage import open_storage
 
+pytestmark = pytest.mark.ray
+
 SETTINGS = (*QUICK, TWO_ARMS, ONE_PAIR)
 TRIALS = 8
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.study.command import SPEC, journal_lines, run, running
 
+pytestmark = pytest.mark.ray
+
 
 def test_smoke_runs_of_several_studies_leave_nothing_and_tell_no_verdict(tmp_path: Path) -> None:
     photographs = SPEC.with_name("cifar10_images.yaml")

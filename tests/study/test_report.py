@@ -100,7 +100,8 @@ def test_the_page_holds_its_parts_in_order(written: Path) -> None:
     places = [
         words.index(part, words.index("Study tiny"))
         for part in (
-            SPEC.question, verdict["sentence"], "Arms", "Comparisons", "Plots", "Every trial",
+            SPEC.question, verdict["sentence"], "Arms", "Comparisons", "How sure is this?", "Plots",
+            "Every trial",
             "a node was lost", "The spec as it was resolved", "How to read", verdict["plan_hash"],
         )
     ]  # fmt: skip

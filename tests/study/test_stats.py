@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import stats
@@ -80,6 +80,50 @@ def test_sign_flip_of_twenty_pairs_is_exact_and_of_more_is_close_to_the_t_test()
     assert p == pytest.approx(stats.p_difference(stats.paired(differences)), abs=0.01)
     assert floor == 1 / (2**16 + 1)
     assert stats.sign_flip(differences) == (p, floor)
+
+
+@settings(deadline=None, max_examples=8)
+@given(SAMPLES)
+def test_improvement_is_the_share_of_new_pairs_that_the_differences_predict(
+    differences: list[float],
+) -> None:
+    predicted, share = stats.improvement(differences)
+    assert predicted == pytest.approx(reference.improvement(differences), abs=0.004)
+    assert share == np.mean([0.5 if d == 0 else d > 0 for d in differences])
+
+
+@pytest.mark.filterwarnings("error")
+def test_improvement_without_spread_is_a_limit_and_a_tie_counts_half() -> None:
+    assert stats.improvement([0.3, 0.3]) == (1, 1)
+    assert stats.improvement([-0.3, -0.3]) == (0, 0)
+    assert stats.improvement([0.0, 0.0, 0.0]) == (0.5, 0.5)
+    assert stats.improvement([0.0, 1.0])[1] == 0.75
+
+
+@pytest.mark.parametrize("n", [10, 25])
+def test_the_bootstrap_interval_agrees_with_efrons_formula(n: int) -> None:
+    differences = list(np.random.default_rng(n).exponential(1, n))
+    found = stats.bootstrap(differences, 0.95)
+    assert found == pytest.approx(reference.bca(differences, 0.95), abs=0.05)
+    assert found == stats.bootstrap(differences, 0.95)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_bootstrap_of_pairs_without_spread_or_with_one_that_diverged_is_finite() -> None:
+    assert stats.bootstrap([0.3] * 10, 0.95) == (0.3, 0.3)
+    found = stats.bootstrap([-80.0, *[0.1] * 9], 0.95)
+    assert found is not None
+    assert -80 <= found[0] < found[1] <= 0.1
+
+
+@given(st.lists(NUMBERS, min_size=3, max_size=9))
+def test_leaving_one_out_is_the_estimate_of_the_others(differences: list[float]) -> None:
+    for i, found in enumerate(stats.leave_one_out(differences)):
+        expected = stats.paired(differences[:i] + differences[i + 1 :])
+        assert found.mean == pytest.approx(expected.mean, rel=1e-12, abs=1e-15)
+        assert found.error == pytest.approx(expected.error, rel=1e-12)
+        assert found.freedom == expected.freedom
+    assert stats.leave_one_out([1.4, 1.4, 1.4, 0.2])[3] == stats.Estimate(1.4, 0, 2)
 
 
 @pytest.mark.filterwarnings("error")
