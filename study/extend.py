@@ -7,13 +7,11 @@ command again goes on with an extension that was interrupted.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 
 from study import cluster, places, run, submit
 from study.extension import extended, is_lost, restored
 from study.home import Home
-from study.part import NAME
 from study.terminal import Output
 from study.yamlfile import SpecError
 
@@ -34,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def extend() -> int:
         if cluster.is_jobs_address(options.address):
             return _submit(options)
-        if not re.fullmatch(NAME, options.name):
-            raise SpecError(f"{options.name!r} is not the name of a study")
-        rounds, contents = Home(options.out, options.name).rounds()
+        rounds, contents = Home.named(options.out, options.name).rounds()
         if is_lost(rounds, contents):
             more = extended(rounds[-1], options.trials, options.seeds)
             return run.run(rounds[0], console, options, extension=restored(rounds, contents, more))

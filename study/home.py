@@ -6,6 +6,7 @@ import difflib
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from study import extension, journal, journal_reader, stages
 from study.holder import Holder, has_ended, is_here, this_process
 from study.journal import Contents
 from study.journal_reader import JournalError
+from study.part import NAME
 from study.spec import Spec
 from study.yamlfile import SpecError
 from trainables.catalog import nearest
@@ -36,6 +38,13 @@ class Home:
         self.ledger = self.folder / "ledger.log"
         self.spec = self.folder / "spec.yaml"
         self.report = self.folder / "report.html"
+
+    @classmethod
+    def named(cls, out: Path, name: str) -> Home:
+        """That of a study whose name somebody typed. Raises SpecError for what can be none."""
+        if not re.fullmatch(NAME, name):
+            raise SpecError(f"{name!r} is not the name of a study")
+        return cls(out, name)
 
     @property
     def storage_uri(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ from study.comparison import alpha
 from study.home import Home, plain_yaml
 from study.journal import Contents
 from study.journal_lines import Line
-from study.part import NAME
 from study.power import POWER
 from study.records import Result
 from study.spec import Spec
@@ -228,12 +226,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     places.add_out(parser)
     places.add_head(parser)
     options = parser.parse_args(arguments)
-    home = Home(options.out, options.name)
     try:
         if options.address:
             return cluster.forward("study.report", arguments, options.address, options.out)
-        if not re.fullmatch(NAME, options.name):
-            raise SpecError(f"{options.name!r} is not the name of a study")
+        home = Home.named(options.out, options.name)
         rounds, contents = home.rounds()
     except SpecError as error:
         print(error, file=sys.stderr)

@@ -21,7 +21,6 @@ from study.part import NAME
 from study.progress import best_told, duration
 from study.standing import Standing, standing
 from study.terminal import Output
-from study.yamlfile import SpecError
 
 _PAUSE = 5.0  # seconds between two looks with --watch
 
@@ -67,9 +66,7 @@ def _standings(out: Path, name: str | None) -> Iterator[Standing]:
 
 
 def _standing(out: Path, name: str) -> Standing:
-    if not re.fullmatch(NAME, name):
-        raise SpecError(f"{name!r} is not the name of a study")
-    home = Home(out, name)
+    home = Home.named(out, name)
     alive = home.is_driven()  # before the journal: what ends meanwhile is told as done
     rounds, contents = home.rounds()
     return standing(rounds, contents, alive=alive)

@@ -4,7 +4,6 @@ it goes on from its checkpoints."""
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from rich.console import Console
 
 from study import cluster, places, run, stopping
 from study.home import Home
-from study.part import NAME
 from study.terminal import Output
 from study.tracking_uri import is_masked
 from study.yamlfile import SpecError
@@ -50,17 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stop(options: argparse.Namespace, console: Console) -> int:
     name = options.name
-    if not re.fullmatch(NAME, name):
-        raise SpecError(f"{name!r} is not the name of a study")
-    home = Home(options.out, name)
+    home = Home.named(options.out, name)
     if not home.is_driven():
         home.begun()
         console.print(f"{name} does not run")
         return 0
+    storage: BaseStorage | None = None
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        # Again and again: a study that starts just now withdraws what it finds.
-        if (storage := _ledger(home, options.ledger)) is not None:
+        storage = storage or _ledger(home, options.ledger)
+        if storage is not None:
+            # Again and again: a study that starts just now withdraws what it finds.
             stopping.request(storage, name)
         if not home.is_driven():
             console.print(f"{name} has stopped; the command that started it goes on from here")
