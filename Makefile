@@ -23,7 +23,7 @@ test-ray:
 
 check: smoke
 	$(MAKE) --no-print-directory --jobs 2 check-without-ray check-ray
-	$(BIN)/python -m tests.faults --short actor signals
+	$(BIN)/python -m tests.faults --short actor
 	# Last, because with Ray's dashboard installed every Ray takes longer to start.
 	$(PIP_INSTALL) -e '.[server,test,cluster]'
 	$(BIN)/python -m pytest tests/services/test_cluster.py

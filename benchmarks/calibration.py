@@ -5,7 +5,7 @@
 Draws the test accuracies of confirm runs, judges them as study.verdict does, all studies of a cell
 at once (`agrees` compares the words with those of study.verdict.decide), and prints the tables of
 docs/statistics.md: family-wise error, coverage, and power beside a z-test that knows the true
-deviation. The bootstrap is slow, so it gets a tenth of the studies.
+deviation. The bootstrap is slow, and so are single images, so they get a tenth of the studies.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtr, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from study import stats
+from study import crossed, stats
 from study.comparison import alpha
 from study.records import End, Result, Trial
 from study.resolve import resolve
@@ -29,6 +29,17 @@ from study.yamlfile import Document
 SEEDS, ARMS = (3, 5, 8, 16), (2, 4, 12)
 ACCURACY, CHANCE, DEVIATION, COLLAPSES = 90.0, 10.0, 0.3, 0.05
 """Percent; DEVIATION: of a difference; COLLAPSES: share of runs that end at chance accuracy."""
+
+ANSWERS, IMAGES = (0.91, 0.9), 697
+"""Share of answers that are right, of arm and baseline; images of a test set (digits)."""
+SPREADS = {
+    "neither": (0.0, 0.0),
+    "seeds": (0.1, 0.0),
+    "images": (0.0, 0.5),
+    "images, and seeds a little": (0.05, 0.5),
+    "both": (0.1, 0.5),
+}
+"""Deviations of an arm's luck with a seed and with an image."""
 
 Array = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int, int]], Array]
@@ -242,6 +253,44 @@ def bootstrap_coverage(truth: Truth, seeds: int, studies: int, seed: int) -> tup
     return float(held[0] / studies), float(held[1] / studies)
 
 
+def answers(
+    generator: np.random.Generator, shape: tuple[int, int, int], seeds: float, images: float
+) -> NDArray[np.int8]:
+    """Which images the arm gets right less which the baseline does: [studies, seeds, images].
+
+    A run gets an image right where a sum of standard normals is above a threshold: the image's
+    difficulty, which both arms share, the arm's own luck with the image (deviation `images`) and
+    with the seed (`seeds`), and what is left. The arm is right ANSWERS[0] of the times, the
+    baseline ANSWERS[1].
+    """
+    studies, n, m = shape
+    difficulty = generator.normal(size=(studies, 1, m))
+    deviation = (2 + seeds**2 + images**2) ** 0.5
+    found = np.zeros(shape, np.int8)
+    for share, sign in zip(ANSWERS, (1, -1), strict=True):
+        level = difficulty + generator.normal(0, seeds, (studies, n, 1))
+        level = level + generator.normal(0, images, (studies, 1, m))
+        is_right = generator.normal(size=shape) + level > -ndtri(share) * deviation
+        found += sign * is_right.astype(np.int8)
+    return found
+
+
+def images_coverage(
+    spread: tuple[float, float], seeds: int, studies: int, seed: int
+) -> tuple[float, float]:
+    """How often the 95 % interval over new seeds and images, and the t interval over seeds alone,
+    hold the difference on all seeds and images there could be. spread: as of `answers`."""
+    generator, held = np.random.default_rng((seed, seeds)), np.zeros(2)
+    truth = 100 * (ANSWERS[0] - ANSWERS[1])
+    for _ in range(studies):
+        [table] = answers(generator, (1, seeds, IMAGES), *spread)
+        _, low, high = crossed.interval(table, 0.95)
+        _, alone = crossed.estimates(table)
+        for which, ends in enumerate(((low, high), stats.interval(alone, 0.95))):
+            held[which] += ends[0] <= truth <= ends[1]
+    return float(held[0] / studies), float(held[1] / studies)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -270,6 +319,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for n in (10, 16):
             held = bootstrap_coverage(truth, n, count // 10, seed)
             _row(truth.name, n, *(f"{100 * share:.1f}" for share in held))
+    _print("coverage over new seeds and images (over seeds alone)", ("what varies", *every))
+    for name, spread in SPREADS.items():
+        pairs = [images_coverage(spread, n, count // 10, seed) for n in SEEDS]
+        _row(name, *(f"{100 * over:.1f} ({100 * alone:.1f})" for over, alone in pairs))
 
 
 def _print(title: str, heads: Sequence[str]) -> None:

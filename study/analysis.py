@@ -6,10 +6,16 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from study import importance, stages
 from study.records import Result, Stage, Status, Value
 from study.spec import Arm, Span, Spec
+
+End = Literal["low", "high"]
+"""An end of a range."""
+FEWEST_TRIED = 3
+"""Values of a hyperparameter that a search must have tried before their best one tells anything."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +134,52 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
     )
 
 
+def edge(arm: Arm, key: str, point: Mapping[str, Value], search: Sequence[Result]) -> End | None:
+    """At which end of what its method tried the value of `key` in `point` lies, if at any: none
+    was tried beyond it, or the range ends there.
+
+    Of fewer than FEWEST_TRIED values one of the outer ones is always the best: that tells nothing.
+    """
+    value, span, tried = point[key], arm.span(key, point), _tried(arm, key, point, search)
+    if isinstance(value, (bool, str)) or len(tried) < FEWEST_TRIED:
+        return None
+    position, rim = 0.5, 0.0
+    if span.choices is None:
+        position, rim = unit(span, value), 1 / (2 * len(tried))
+    if value == min(tried) or position <= rim:
+        return "low"
+    if value == max(tried) or position >= 1 - rim:
+        return "high"
+    return None
+
+
 def _edges(arm: Arm, chosen: Mapping[str, Value], search: list[Result]) -> tuple[str, ...]:
     """Texts for the chosen values that lie at an edge of what their method tried."""
-    method = arm.method(chosen)
-    alike = [r for r in search if arm.method(r.trial.hyperparameters) == method]
     texts = []
     for key, value in chosen.items():
-        span = method.rho if key == "rho" and method.rho is not None else arm.search[key]
-        if text := _edge(key, value, span, alike):
-            texts.append(text)
+        if (end := edge(arm, key, chosen, search)) is None:
+            continue
+        span = arm.span(key, chosen)
+        where = f"{len(_tried(arm, key, chosen, search))} choices"
+        if span.choices is None:
+            where = f"range {span.low:g} to {span.high:g}"
+        beyond = "lower" if end == "low" else "higher"
+        texts.append(
+            f"the chosen {key} {value:.4g} lies at the {end} edge of what was tried ({where}); "
+            f"{beyond} values might do better"
+        )
     return tuple(texts)
+
+
+def _tried(arm: Arm, key: str, point: Mapping[str, Value], search: Sequence[Result]) -> set[float]:
+    """The numbers tried for `key` with the method of `point`."""
+    method = arm.method(point)
+    values = [
+        r.trial.hyperparameters.get(key)
+        for r in search
+        if arm.method(r.trial.hyperparameters) == method
+    ]
+    return {v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
 def _count(status: Status, search: list[Result], confirm: list[Result]) -> dict[Stage, int]:
@@ -154,33 +196,6 @@ def unit(span: Span, value: float) -> float:
     if span.log:
         return math.log(value / span.low) / math.log(span.high / span.low)
     return (value - span.low) / (span.high - span.low)
-
-
-def _edge(key: str, value: Value, span: Span, search: list[Result]) -> str | None:
-    """Why a better value may lie beyond the chosen one: none tried beyond it, or the range's end.
-
-    Of fewer than three tried values one of the outer ones is always the best: that tells nothing.
-    """
-    tried = {r.trial.hyperparameters.get(key) for r in search}
-    numbers = [v for v in tried if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    if isinstance(value, (bool, str)) or len(numbers) < 3:
-        return None
-    if span.choices is None:
-        position, rim = unit(span, value), 1 / (2 * len(tried))
-        where = f"range {span.low:g} to {span.high:g}"
-    else:
-        position, rim = 0.5, 0.0
-        where = f"{len(numbers)} choices"
-    if value == min(numbers) or position <= rim:
-        end, beyond = "low", "lower"
-    elif value == max(numbers) or position >= 1 - rim:
-        end, beyond = "high", "higher"
-    else:
-        return None
-    return (
-        f"the chosen {key} {value:.4g} lies at the {end} edge of what was tried ({where}); "
-        f"{beyond} values might do better"
-    )
 
 
 def warnings(spec: Spec, arms: Sequence[ArmSummary]) -> list[str]:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from study import power, stages, stats
+from study import analysis, power, stages, stats
 from study.comparison import Comparison, Word, alpha, word_for
+from study.crossed import Crossed, over_seeds_and_images
 from study.power import Range, Seeds
+from study.records import Correct, Result
 from study.sentence import signed
 from study.spec import Spec
 
@@ -29,10 +31,11 @@ class Certainty:
 
     improvement: probability that the arm is better on a new pair of runs, by a normal predictive
     distribution; share_better: of the pairs there are, a tie counts half (stats.improvement).
-    bootstrap: BCa interval, from BOOTSTRAP_FROM pairs on. detectable: the true difference that
-    these seeds find with probability power.POWER; seeds: those that find one as large as the margin
-    so often; both with the range that the interval of the deviation gives, at the study's
-    confidence.
+    bootstrap: BCa interval, from BOOTSTRAP_FROM pairs on. over_images: over new seeds and new test
+    images, by the pairs whose runs both say which images they got right.
+    detectable: the true difference that these seeds find with probability power.POWER; seeds: those
+    that find one as large as the margin so often; both with the range that the interval of the
+    deviation gives, at the study's confidence.
     turning: the word without one pair, by the seed of that pair, where it is another word.
     None: too few trials, no spread to judge by, or, for what is said of pairs, an unpaired test.
     """
@@ -42,20 +45,36 @@ class Certainty:
     improvement: float | None
     share_better: float | None
     bootstrap: tuple[float, float] | None
+    over_images: Crossed | None
     detectable: Range | None
     seeds: Seeds | None
     turning: Mapping[int, Word]
 
 
-def certainties(spec: Spec, comparisons: Sequence[Comparison]) -> tuple[Certainty, ...]:
-    """How sure each comparison of the planned family is, in its order."""
-    return tuple(_certainty(spec, comparisons, i) for i in range(len(comparisons)))
+def certainties(
+    spec: Spec, comparisons: Sequence[Comparison], results: Sequence[Result]
+) -> tuple[Certainty, ...]:
+    """How sure each comparison of the planned family is, in its order. results: those compared."""
+    right = {
+        arm: {
+            r.trial.index: r.end.correct
+            for r in analysis.of_arm(results, arm, "confirm")
+            if r.end.correct is not None
+        }
+        for arm in spec.arms
+    }
+    return tuple(_certainty(spec, comparisons, i, right) for i in range(len(comparisons)))
 
 
-def _certainty(spec: Spec, comparisons: Sequence[Comparison], which: int) -> Certainty:
+def _certainty(
+    spec: Spec,
+    comparisons: Sequence[Comparison],
+    which: int,
+    right: Mapping[str, Mapping[int, Correct]],
+) -> Certainty:
     c = comparisons[which]
     if c.estimate is None:
-        return Certainty(c.arm, c.against, None, None, None, None, None, {})
+        return Certainty(c.arm, c.against, None, None, None, None, None, None, {})
     each, confidence = alpha(spec) / len(spec.pairs), spec.verdict.confidence
     differences = list(c.differences.values())
     improvement, share = stats.improvement(differences) if c.paired else (None, None)
@@ -66,6 +85,7 @@ def _certainty(spec: Spec, comparisons: Sequence[Comparison], which: int) -> Cer
         improvement,
         share,
         stats.bootstrap(differences, 1 - each) if len(differences) >= BOOTSTRAP_FROM else None,
+        over_seeds_and_images(right[c.arm], right[c.against], 1 - each) if c.paired else None,
         power.detectable(c.estimate, each, confidence),
         power.seeds_needed(c.estimate, c.n, margin, each, confidence),
         _turning(spec, comparisons, which),
@@ -101,11 +121,23 @@ def plain(c: Certainty) -> dict[str, Any]:
         "probability_of_improvement": c.improvement,
         "share_of_pairs_better": c.share_better,
         "bootstrap_interval": None if c.bootstrap is None else list(c.bootstrap),
+        "over_seeds_and_images": _plain_crossed(c.over_images),
         "detectable_difference": _plain_range(c.detectable),
         "seeds_for_margin": _plain_range(c.seeds),
         "words_without_one_pair": [
             {"seed": seed, "word": word} for seed, word in c.turning.items()
         ],
+    }
+
+
+def _plain_crossed(found: Crossed | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "difference": found.difference,
+        "interval": [found.low, found.high],
+        "pairs": found.pairs,
+        "images": found.images,
     }
 
 
@@ -131,12 +163,18 @@ def warnings(verdict: Verdict) -> list[str]:
 
 
 def notes(spec: Spec, verdict: Verdict) -> list[str]:
-    """One line each: the winner's curse, the next pair of runs, and what the seeds can show."""
+    """One line each: the winner's curse, the next pair of runs, new test images, and what the seeds
+    can show."""
     curse = [f"{a.arm} {signed(a.optimism)}" for a in verdict.arms if a.optimism is not None]
     better = [
         f"{_pair(c)} {chance_text(c.improvement)}"
         for c in verdict.certainty
         if c.improvement is not None
+    ]
+    crossed = [
+        f"{_pair(c)} {crossed_text(c.over_images, judged)}"
+        for c, judged in zip(verdict.certainty, verdict.comparisons, strict=True)
+        if c.over_images is not None
     ]
     found = [
         f"{_pair(c)} {range_text(c.detectable)}"
@@ -152,6 +190,7 @@ def notes(spec: Spec, verdict: Verdict) -> list[str]:
             curse,
         ),
         ("Probability that the first arm is better on a new pair of runs", better),
+        ("Interval over new seeds and new test images", crossed),
         (f"True difference that these seeds would find {often}, in points", found),
         (f"Seeds that would find a true difference of {margin} {often}", needed),
     )
@@ -163,6 +202,15 @@ def chance_text(probability: float) -> str:
     if probability < 0.01:
         return "< 0.01"
     return "> 0.99" if probability > 0.99 else f"{probability:.2f}"
+
+
+def crossed_text(found: Crossed, judged: Comparison) -> str:
+    """The interval, the number of images, and the pairs that are left out."""
+    text = f"[{signed(found.low)}, {signed(found.high)}], {found.images:,} images"
+    if left := judged.n - found.pairs:
+        pairs = "1 pair" if left == 1 else f"{left} pairs"
+        text += f", without {pairs} where single images are not known, as of a run that diverged"
+    return text
 
 
 def range_text(values: Range) -> str:

@@ -69,13 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write(folder: Path, compared: Compared) -> None:
     """Writes compare.html, forest.svg and forest.csv, each replaced in one step. Raises SpecError
     where the folder cannot be written."""
-    svg = forest.draw(compared)
+    drawn = forest.draw(compared)
     html = pages.render(
         "compare.html",
         title=forest.title(compared),
         sentence=forest.sentence(compared),
         pooled=compared.pooled is not None,
-        figure=pages.figure(svg),
+        figure=pages.figure(drawn.svg),
+        plot=drawn,
+        short=tables.value_text,
         effects=forest.effects_table(compared),
         conditions=forest.conditions_table(compared),
         described=forest.described(compared),
@@ -87,8 +89,8 @@ def write(folder: Path, compared: Compared) -> None:
     )
     files = {
         "compare.html": html,
-        "forest.svg": svg,
-        "forest.csv": tables.as_csv(forest.csv_rows(compared)),
+        "forest.svg": drawn.svg,
+        "forest.csv": tables.as_csv(drawn.rows),
     }
     try:
         for name, text in files.items():

@@ -40,7 +40,13 @@ def tell(ends: Sequence[End], sampler: str) -> tuple[Told, float | None]:
 
 
 def choose(results: Iterable[Result]) -> Mapping[str, Value] | None:
-    """The hyperparameters of an arm's best configuration, or None where all of them failed.
+    """The hyperparameters of an arm's best configuration, or None where all of them failed."""
+    best = ranked(results)[:1]
+    return best[0][0].trial.hyperparameters if best else None
+
+
+def ranked(results: Iterable[Result]) -> list[list[Result]]:
+    """The configurations of an arm, each as its runs, the one to choose first; none that failed.
 
     Best mean validation accuracy over its search seeds, ties to the lower index; one that was
     stopped early, or with a diverged run, only where no other is left.
@@ -49,19 +55,28 @@ def choose(results: Iterable[Result]) -> Mapping[str, Value] | None:
     for result in results:
         runs.setdefault(result.trial.index, []).append(result)
     candidates = [
-        (_rank(some), -_mean_score(some), index)
-        for index, some in runs.items()
-        if any(result.end.scores for result in some)
+        (_rank(some), -score(some), index) for index, some in runs.items() if _scored(some)
     ]
-    if not candidates:
-        return None
-    return runs[min(candidates)[-1]][0].trial.hyperparameters
+    return [runs[index] for _, _, index in sorted(candidates)]
+
+
+def score(runs: Iterable[Result]) -> float:
+    """What a configuration is chosen by: its mean validation accuracy over its search seeds. A run
+    that diverged has chance accuracy, one that was stopped early that of its last epoch."""
+    return mean(r.end.scores["validation_accuracy"] for r in _scored(runs))
+
+
+def status(runs: Iterable[Result]) -> Status:
+    """How a configuration ended: as the worst of its runs."""
+    return _ORDER[_rank(runs)]
 
 
 def _rank(runs: Iterable[Result]) -> int:
-    order: Sequence[Status] = ("finished", "failed", "pruned", "diverged")
-    return max(order.index(result.end.status) for result in runs)
+    return max(_ORDER.index(result.end.status) for result in runs)
 
 
-def _mean_score(runs: Iterable[Result]) -> float:
-    return mean(r.end.scores["validation_accuracy"] for r in runs if r.end.scores)
+def _scored(runs: Iterable[Result]) -> list[Result]:
+    return [result for result in runs if result.end.scores]
+
+
+_ORDER: Sequence[Status] = ("finished", "failed", "pruned", "diverged")

@@ -100,7 +100,8 @@ def measure(study: Study, arm: str, against: str) -> Measured:
     changed = min(map(_first_change, both))
     planned = [[run for run in runs if run.index < changed] for runs in both]
     used = [run for runs in planned for run in runs]
-    paired = len({run.seed - run.index for run in used}) == 1
+    same_seeds = len({run.seed - run.index for run in used}) == 1
+    paired = same_seeds and not any(run.offset for run in used)  # as comparison.py
     n, estimate = _estimate(*planned, paired=paired)
     low, high = stats.interval(estimate, CONFIDENCE) if estimate else (None, None)
     gone = sum(run.diverged for run in used)
@@ -209,7 +210,7 @@ def _notes(study: Study, paired: bool, left_out: bool) -> Iterable[str]:
     elif study.extended:
         yield f"{study.name}: was extended after looking at the verdict, and is read with all runs."
     if not paired:
-        yield f"{study.name}: unpaired, the arms ran on different seeds (Welch's t)."
+        yield f"{study.name}: unpaired, an arm has seeds of its own (Welch's t)."
 
 
 def _barrier(study: Study, estimate: Estimate | None, planned: Sequence[Sequence[Run]]) -> str:

@@ -6,6 +6,7 @@ import importlib
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -18,7 +19,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from study import provenance, stages
 from study.course import Trials
 from study.failures import Failures
-from study.records import Trial
+from study.measures import Task
+from study.mishaps import told
+from study.records import Measured, Trial
 from study.spec import Resources, Spec
 from study.tuning import Listener, Tuning
 from study.yamlfile import SpecError
@@ -30,6 +33,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # By path, because nothing of `trainables` but the catalog is known here; it imports no torch.
 _loading = importlib.import_module("trainables.loading")
+_measuring = importlib.import_module("trainables.measuring")
 
 
 class Engine:
@@ -60,8 +64,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         # Before Ray starts: an interrupt inside its own code can end in a segmentation fault.
-        for each in _SIGNALS:
-            self._handlers.callback(signal.signal, each, signal.getsignal(each))
+        self._restore_later()
         try:
             self._listen()
             self._connect()
@@ -177,6 +180,30 @@ class Engine:
         with self._handlers:
             self._tuning.run(course, failures, self._configure, listeners)
 
+    def measure(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, tuple[Measured, ...] | str]]:
+        """Measures on the weights of confirm runs, once `run` has ended: each task with what was
+        found, or with one line why it could not be.
+
+        Raises KeyboardInterrupt when asked to stop.
+        """
+        self._restore_later()
+        with self._handlers:
+            self._listen()
+            if self._test is None:
+                self.load_test()
+            at_once, left, out = self.at_once(), deque(tasks), dict[Any, Task]()
+            while left or out:
+                while left and len(out) < at_once:
+                    task = left.popleft()
+                    out[self._measured(task)] = task
+                ready, _ = ray.wait(list(out), timeout=0.2)
+                if self.stopping():
+                    for each in out:
+                        ray.cancel(each, force=True)
+                    raise KeyboardInterrupt
+                for each in ready:
+                    yield out.pop(each), _found(each)
+
     def stop(self) -> None:
         """Asks the study to stop; safe from any thread."""
         self._stopped = self._stopped or time.monotonic()
@@ -200,6 +227,27 @@ class Engine:
             "pool": [self._pool],
             "test": [self._test] if trial.stage == "confirm" else [],
         }
+
+    def _measured(self, task: Task) -> Any:
+        """The reference to what trainables.measuring finds."""
+        wanted, against = self._spec.resources, task.against
+        return (
+            ray.remote(_measuring.measure)
+            .options(num_cpus=wanted.cpu, num_gpus=min(wanted.gpu, 1), max_retries=_RETRIES)
+            .remote(
+                task.what,
+                task.trial.name,
+                stages.training_config(self._spec, task.trial),
+                self._storage,
+                self._pool,
+                self._facts,
+                self._test,
+                "cuda" if wanted.gpu else "cpu",
+                wanted.cpu,
+                None if against is None else against.name,
+                None if against is None else stages.training_config(self._spec, against),
+            )
+        )
 
     def _connect(self) -> None:
         if ray.is_initialized():  # kept by an engine before this one
@@ -230,6 +278,11 @@ class Engine:
                 ray.wait(waiting, num_returns=len(waiting), timeout=2, fetch_local=False)
                 raise KeyboardInterrupt
 
+    def _restore_later(self) -> None:
+        """Lets the handlers that signals have now come back when ours go."""
+        for each in _SIGNALS:
+            self._handlers.callback(signal.signal, each, signal.getsignal(each))
+
     def _listen(self) -> None:
         """Turns the next SIGINT or SIGTERM into a request to stop."""
 
@@ -257,6 +310,14 @@ def _data_errors() -> Iterator[None]:
             "--address: the nodes of this cluster do not have this code; send it along with "
             "python -m study.submit SPEC --address http://HOST:8265, or install it there"
         ) from None
+
+
+def _found(result: Any) -> tuple[Measured, ...] | str:
+    """What a task measured, or one line why it could not."""
+    try:
+        return tuple(Measured(**vars(row)) for row in ray.get(result))
+    except ray.exceptions.RayError as error:
+        return told(error)
 
 
 def fitting(nodes: Sequence[Mapping[str, float]], wanted: Resources) -> int:

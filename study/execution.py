@@ -8,7 +8,7 @@ from functools import partial
 
 from rich.console import Console
 
-from study import nodes, preflight, report, stages, stopping
+from study import measuring, nodes, preflight, report, stages, stopping
 from study.checkpoints import Checkpoints
 from study.course import Course
 from study.engine import Engine
@@ -21,7 +21,7 @@ from study.patience import Driver
 from study.progress import Progress
 from study.recorder import Recorder
 from study.records import End, Result, Trial
-from study.report import Round
+from study.rounds import Round
 from study.spec import Spec
 from study.stages import Plan
 from study.tracking_watch import mirrored
@@ -67,30 +67,33 @@ def finish(
             storage = store.open(driver)
             ledger = Ledger(storage, spec, started)
             checkpoints = Checkpoints(home)
-            with (
-                stopping.heard(storage, spec.study, engine.stop),
-                Progress(rounds[-1], console, at_once, lambda: mirror.state) as progress,
-                Recorder(journal, ledger, engine.stop, checkpoints.of_trial) as recorder,
-            ):
+            with stopping.heard(storage, spec.study, engine.stop):
+                with (
+                    Progress(rounds[-1], console, at_once, lambda: mirror.state) as progress,
+                    Recorder(journal, ledger, engine.stop, checkpoints.of_trial) as recorder,
+                ):
 
-                def results() -> Sequence[Result]:
-                    recorder.flush()
-                    return home.begun()[1].results
+                    def results() -> Sequence[Result]:
+                        recorder.flush()
+                        return home.begun()[1].results
 
-                def begin(plan: Plan, so_far: Sequence[Result]) -> None:
-                    progress.stage(plan.stage, stages.of_round(rounds, len(rounds) - 1, so_far))
-                    failures.begin(stages.trial_names(spec, plan), so_far)
-                    if plan.stage == "confirm":
-                        preflight.note_undecodable(engine.load_test(), "test", recorder.note)
+                    def begin(plan: Plan, so_far: Sequence[Result]) -> None:
+                        progress.stage(plan.stage, stages.of_round(rounds, len(rounds) - 1, so_far))
+                        failures.begin(stages.trial_names(spec, plan), so_far)
+                        if plan.stage == "confirm":
+                            preflight.note_undecodable(engine.load_test(), "test", recorder.note)
 
-                listeners: list[Listener] = [recorder, progress]
-                course = Course(rounds, ledger, results, begin, partial(spare, listeners))
-                engine.run(course, failures, listeners)
-            checkpoints.all(warn)
-            judged = report.write(home.folder, rounds, home.begun()[1])
-            for number, each in enumerate(judged):
-                line = {"kind": "verdict", "number": number, "verdict": each.verdict.plain()}
-                journal.append({**line, "time": time.time()}, sync=True)
+                    listeners: list[Listener] = [recorder, progress]
+                    course = Course(rounds, ledger, results, begin, partial(spare, listeners))
+                    engine.run(course, failures, listeners)
+                checkpoints.all(warn)
+                judged = report.write(home.folder, rounds, home.begun()[1])
+                for number, each in enumerate(judged):
+                    line = {"kind": "verdict", "number": number, "verdict": each.verdict.plain()}
+                    journal.append({**line, "time": time.time()}, sync=True)
+                tell = partial(console.print, soft_wrap=True)
+                if measuring.measure(spec, home, journal, engine, tell, warn):
+                    judged = report.write(home.folder, rounds, home.begun()[1])
             mirror.finish()
             engine.close()  # while the mirror sends what is left
             return judged

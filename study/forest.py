@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from study import plots
 from study.across import FEWEST_TO_TEST, Compared
 from study.effects import CONFIDENCE, Measured
+from study.plots import style
+from study.plots.style import Drawn, Plot
 from study.pooling import Pooled
 from study.records import Value
 from study.sentence import signed
@@ -15,13 +17,21 @@ from study.tables import NOTHING, Column, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 POOLED = "mean over groups"
 """The name of the row below the studies."""
-_WIDTH = 4.6  # inches: letters keep their size on a phone
 _ROW, _GAP, _FRAME = 0.46, 0.16, 0.75  # inches
 _NAME = 28  # characters of a study's name that fit beside its numbers
+_CAPTION = (
+    "Square: the mean difference in one study; hollow where it cannot be pooled. Line: its "
+    f"{100 * CONFIDENCE:g} % t interval over n seeds. A bracket and one colour: studies that share "
+    "data and seeds, whose estimates depend on each other."
+)
+_POOLED = (
+    " Diamond: mean over k independent groups with its interval; thin line: where a new study is "
+    "expected."
+)
+_CUT = " An arrow: it goes on beyond the axis; the numbers above the line say how far."
 
 
 def title(compared: Compared) -> str:
@@ -49,30 +59,31 @@ def sentence(compared: Compared) -> str:
 def colours(compared: Compared) -> dict[str, str]:
     """One colour a group of studies that share data and seeds, by study."""
     return {
-        each.study: plots.COLOURS[i % len(plots.COLOURS)]
+        each.study: style.COLOURS[i % len(style.COLOURS)]
         for i, group in enumerate(compared.groups)
         for each in group
     }
 
 
-def draw(compared: Compared) -> str:
-    """The forest plot as SVG text: a row a study, groups apart, below them the pooled mean."""
-    with plots.styled("forest"):
-        return plots.as_svg(_forest(compared))
+def draw(compared: Compared) -> Drawn:
+    """The forest plot as SVG text."""
+    drawn = plots.drawn("forest", lambda: plot(compared))
+    assert drawn is not None
+    return drawn
 
 
-def _forest(compared: Compared) -> Figure:
-    from matplotlib.figure import Figure
-
+def plot(compared: Compared) -> Plot:
+    """A row a study, groups apart, below them the pooled mean."""
     gaps = len(compared.groups) - 1 + (compared.pooled is not None)
     rows = len(compared.measured) + (compared.pooled is not None)
-    figure = Figure(figsize=(_WIDTH, _FRAME + _ROW * rows + _GAP * gaps), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(0, color=plots.MUTED, linewidth=1)
+    figure, axes = style.new(_FRAME + _ROW * rows + _GAP * gaps)
+    axes.axvline(0, color=style.MUTED, linewidth=1)
+    spans = _spans(compared)
+    ends = style.window(spans)
     shade, place = colours(compared), 0.0
     for group in compared.groups:
         for each in group:
-            _study_row(axes, each, place, shade[each.study])
+            _study_row(axes, each, place, ends, shade[each.study])
             place += _ROW
         if len(group) > 1:  # a bracket: they are not independent
             axes.plot(
@@ -82,47 +93,57 @@ def _forest(compared: Compared) -> Figure:
             )  # fmt: skip
         place += _GAP
     if compared.pooled is not None:
-        axes.axhline(place - _GAP / 2 - 0.2, color=plots.FAINT, linewidth=0.8)
-        _pooled_row(axes, compared.pooled, place)
+        axes.axhline(place - _GAP / 2 - 0.2, color=style.FAINT, linewidth=0.8)
+        _pooled_row(axes, compared.pooled, place, ends)
         place += _ROW + _GAP
+    axes.set_xlim(ends)
     axes.set_ylim(place - _GAP - _ROW + 0.3, -0.28)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"{_short(title(compared), 40)}, percentage points of test accuracy")
-    axes.margins(x=0.06)
-    return figure
+    axes.set_xlabel(f"{style.short(title(compared), 40)}, percentage points of test accuracy")
+    caption = _CAPTION + (_POOLED if compared.pooled else "")
+    cut = any(low < ends[0] or high > ends[1] for low, high in spans)
+    return Plot(figure, csv_rows(compared), caption + (_CUT if cut else ""))
 
 
-def _study_row(axes: Axes, each: Measured, place: float, shade: str) -> None:
-    _text(axes, place, _short(each.study, _NAME), _numbers(each))
+def _spans(compared: Compared) -> list[tuple[float, float]]:
+    spans = [
+        (each.low, each.high)
+        for each in compared.measured
+        if each.low is not None and each.high is not None
+    ]
+    if (p := compared.pooled) is not None:
+        spans += [(p.low, p.high), (p.expected_low, p.expected_high)]
+    return spans
+
+
+def _study_row(
+    axes: Axes, each: Measured, place: float, ends: tuple[float, float], shade: str
+) -> None:
+    style.label(axes, place, style.short(each.study, _NAME), _numbers(each))
     if each.estimate is None or each.low is None or each.high is None:
         return
-    axes.plot([each.low, each.high], [place] * 2, color=shade, linewidth=2.6)
-    axes.plot(
-        [each.estimate.mean], [place], marker="s", markersize=6, color=shade,
-        markerfacecolor=plots.PAPER if each.barrier else shade,
-        markeredgewidth=1.6,
-    )  # fmt: skip
+    style.draw_interval(axes, each.low, each.high, place, ends, color=shade, linewidth=2.6)
+    if ends[0] <= each.estimate.mean <= ends[1]:
+        axes.plot(
+            [each.estimate.mean], [place], marker="s", markersize=6, color=shade,
+            markerfacecolor=style.PAPER if each.barrier else shade,
+            markeredgewidth=1.6,
+        )  # fmt: skip
 
 
-def _pooled_row(axes: Axes, pooled: Pooled, place: float) -> None:
-    ink, half = plots.INK, 0.085
-    _text(axes, place, POOLED, _interval(pooled.mean, pooled.low, pooled.high, f"k = {pooled.k}"))
-    axes.plot([pooled.expected_low, pooled.expected_high], [place] * 2, color=ink, linewidth=1)
+def _pooled_row(axes: Axes, pooled: Pooled, place: float, ends: tuple[float, float]) -> None:
+    ink, half = style.INK, 0.085
+    numbers = _interval(pooled.mean, pooled.low, pooled.high, f"k = {pooled.k}")
+    style.label(axes, place, POOLED, numbers)
+    style.draw_interval(
+        axes, pooled.expected_low, pooled.expected_high, place, ends, color=ink, linewidth=1
+    )
     axes.fill(
         [pooled.low, pooled.mean, pooled.high, pooled.mean],
         [place, place - half, place, place + half],
         color=ink, linewidth=0,
     )  # fmt: skip
-
-
-def _text(axes: Axes, place: float, left: str, right: str) -> None:
-    for x, text, side in ((0.0, left, "left"), (1.0, right, "right")):
-        axes.text(
-            x, place - 0.12, text, ha=side, va="bottom", color=plots.INK,
-            transform=axes.get_yaxis_transform(),
-            bbox={"facecolor": plots.PAPER, "edgecolor": "none", "pad": 1.5},
-        )  # fmt: skip
 
 
 def _numbers(each: Measured) -> str:
@@ -138,10 +159,6 @@ def _interval(mean: float, low: float, high: float, n: str) -> str:
 
 def _marks(each: Measured) -> str:
     return ("*" if each.diverged else "") + ("" if each.paired else "\N{PILCROW SIGN}")
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def effects_table(compared: Compared) -> Table:
@@ -240,6 +257,6 @@ def explanations(measured: Sequence[Measured]) -> list[str]:
     marks = "".join(map(_marks, measured))
     texts = {
         "*": "Some runs diverged and count with chance accuracy, as in the verdict.",
-        "\N{PILCROW SIGN}": "Unpaired: the arms ran on different seeds (Welch's t).",
+        "\N{PILCROW SIGN}": "Unpaired: an arm has seeds of its own (Welch's t).",
     }
     return [f"{mark} {text}" for mark, text in texts.items() if mark in marks]

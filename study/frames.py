@@ -11,27 +11,29 @@ from typing import cast, get_args
 
 import pandas as pd
 
-from study import analysis, tables
+from study import analysis, crossed, tables
 from study.home import Home
 from study.journal import Contents
 from study.records import End, Result, Stage, Status
-from study.report import Round, judge
+from study.rounds import Round, judge
 from study.spec import Spec
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Three frames; accuracies and differences in percent, times in UTC, durations in seconds.
+    """Four frames; accuracies and differences in percent, times in UTC, durations in seconds.
 
     trials: a row a trial that started, status 'running' where it has not ended; a column a
     hyperparameter, missing where the arm does not tune it. epochs: a row an epoch of a trial, a
     column a metric. verdict: a row a planned comparison, with the numbers of verdict.json; of an
-    unfinished study those so far. extension: 0 as planned, from 1 on found after looking.
+    unfinished study those so far. extension: 0 as planned, from 1 on found after looking. images: a
+    row a test image, a column a confirm trial that finished, by its name: whether it got it right.
     """
 
     trials: pd.DataFrame
     epochs: pd.DataFrame
     verdict: pd.DataFrame
+    images: pd.DataFrame
 
 
 def load(name: str, out: str | PathLike[str]) -> Frames:
@@ -47,6 +49,7 @@ def frames(rounds: Sequence[Spec], contents: Contents) -> Frames:
         trials=_trials(spec, started),
         epochs=_epochs(spec, started),
         verdict=_verdict(judge(rounds, contents)),
+        images=_images(started),
     )
 
 
@@ -156,6 +159,15 @@ def _verdict(judged: Sequence[Round]) -> pd.DataFrame:
     return frame.astype(
         {**dict.fromkeys(words, "str"), **exact, **dict.fromkeys(numbers, "float64")}
     )
+
+
+def _images(started: Sequence[Result]) -> pd.DataFrame:
+    columns = {
+        result.trial.name: pd.Series(crossed.right(result.end.correct).astype(bool))
+        for result in started
+        if result.end.correct is not None
+    }
+    return pd.DataFrame(columns)
 
 
 _STAGES = pd.CategoricalDtype(list(get_args(Stage)))

@@ -8,14 +8,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from study import extension, journal, journal_reader, stages
+from study import extension, journal, journal_reader, measures, stages
 from study.holder import Holder, has_ended, is_here, this_process
 from study.journal import Contents
 from study.journal_reader import JournalError
@@ -79,8 +79,9 @@ class Home:
         _, contents = self.begun()
         return _rounds(contents), contents
 
-    def ended(self, contents: Contents | None) -> bool:
-        """Whether all that was planned, and every extension, has ended and has its verdict.
+    def ended(self, contents: Contents | None, measure: Sequence[str] = ()) -> bool:
+        """Whether all that was planned, and every extension, has ended and has its verdict, and
+        what `measure` names is measured.
 
         contents: as of check_same. Raises SpecError where an extension is lost: what has to end is
         not known then.
@@ -93,7 +94,9 @@ class Home:
                 f"{self.journal}: tells of an extension whose own line is damaged; python -m "
                 f"study.extend {self.name} with the --trials and --seeds that it had writes it anew"
             )
-        return contents.complete and stages.done(rounds, contents.results)
+        if not (contents.complete and stages.done(rounds, contents.results)):
+            return False
+        return not measures.missing(measure, rounds, contents)
 
     def check_same(self, spec: Spec) -> Contents | None:
         """The contents so far. Raises SpecError where they are those of another spec."""

@@ -23,15 +23,17 @@ from typing import IO, Any
 from study.journal_lines import (
     LIMIT,
     Line,
+    encoded,
     key_of,
     parse,
     parse_end,
     parse_epoch,
     parse_failure,
+    parse_measurement,
     parse_start,
 )
 from study.journal_reader import JournalError, Reader
-from study.records import End, Epoch, Failure, Result, Trial
+from study.records import End, Epoch, Failure, Measurement, Result, Trial
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Contents:
     epochs: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
     ends: Mapping[str, End] = field(default_factory=dict)
     failures: Mapping[str, tuple[Failure, ...]] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
     notes: tuple[str, ...] = ()
     verdicts: Mapping[int, Line] = field(default_factory=dict)
     extensions: tuple[Line, ...] = ()
@@ -169,7 +172,17 @@ def end_line(end: End) -> Line:
         "scores": _measured(end.scores),
         "epochs": end.epochs,
         "time": end.time,
+        **({} if end.correct is None else {"correct": encoded(end.correct)}),
     }
+
+
+def measurement_line(measurement: Measurement) -> Line:
+    """The line of what was measured on a run."""
+    values = [
+        {"measure": v.measure, "part": v.part, **_measured({"at": v.at, "value": v.value})}
+        for v in measurement.values
+    ]
+    return {"kind": "measurement", **vars(measurement), "values": values}
 
 
 def lines(path: Path) -> Iterator[tuple[int, Line]]:
@@ -188,6 +201,7 @@ def read(path: Path) -> Contents:
     epochs: dict[str, list[Epoch]] = {}
     ends: dict[str, End] = {}
     failures: dict[str, list[Failure]] = {}
+    measurements: list[Measurement] = []
     notes: list[str] = []
     verdicts: dict[int, Line] = {}
     extensions: dict[int, Line] = {}
@@ -206,6 +220,8 @@ def read(path: Path) -> Contents:
                 failures.setdefault(line["trial"], []).append(parse_failure(line))
             case "end":
                 ends[line["trial"]] = parse_end(line)
+            case "measurement":
+                measurements.append(parse_measurement(line))
             case "note":
                 notes.append(line["text"])
             case "verdict":
@@ -222,6 +238,7 @@ def read(path: Path) -> Contents:
         ordered,
         {name: end for name, end in ends.items() if _is_whole(end, ordered.get(name, ()))},
         {name: tuple(each) for name, each in failures.items()},
+        tuple(measurements),
         tuple(notes),
         verdicts,
         tuple(_consecutive(extensions)),
@@ -268,8 +285,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _measured(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {key: value if abs(value) < LIMIT else None for key, value in values.items()}
+def _measured(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        key: value if value is not None and abs(value) < LIMIT else None
+        for key, value in values.items()
+    }
 
 
 def _cut_torn_line(path: Path) -> None:

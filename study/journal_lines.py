@@ -6,14 +6,33 @@ was not finite is null.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict  # pydantic takes the one of `typing` from Python 3.12 on
 
-from study.records import End, Epoch, Failure, Stage, Status, Trial, Value
+from study.records import (
+    Correct,
+    End,
+    Epoch,
+    Failure,
+    Measured,
+    Measurement,
+    Stage,
+    Status,
+    Trial,
+    Value,
+)
 
 Line = Mapping[str, Any]
 
@@ -99,8 +118,27 @@ class Scores(TypedDict, total=False):
 
 
 @_strict
+class CorrectImages(TypedDict):
+    """As records.Correct, in base64."""
+
+    images: Ordinal
+    bits: str
+
+
+def _fit(correct: CorrectImages) -> CorrectImages:
+    """Raises ValueError where the bits are not one for each image, filled up with zeros."""
+    found = decoded(correct)
+    spare = -correct["images"] % 8
+    if len(found.bits) * 8 != correct["images"] + spare or found.bits[-1] % 2**spare:
+        raise ValueError("not a bit for each image")
+    if encoded(found) != correct:
+        raise ValueError("not base64 as it is written here")
+    return correct
+
+
+@_strict
 class EndLine(TypedDict):
-    """A trial ended after so many epochs."""
+    """A trial ended after so many epochs. correct: of a confirm trial that finished."""
 
     kind: Literal["end"]
     trial: str
@@ -108,6 +146,29 @@ class EndLine(TypedDict):
     reason: str
     scores: Scores
     epochs: Count
+    time: Time
+    correct: NotRequired[Annotated[CorrectImages, AfterValidator(_fit)]]
+
+
+@_strict
+class MeasuredValue(TypedDict):
+    """As records.Measured."""
+
+    measure: str
+    part: str
+    at: Number | None
+    value: Number | None
+
+
+@_strict
+class MeasurementLine(TypedDict):
+    """Something was measured on the weights of a confirm run."""
+
+    kind: Literal["measurement"]
+    trial: str
+    what: str
+    against: str | None
+    values: list[MeasuredValue]
     time: Time
 
 
@@ -177,7 +238,15 @@ class Extend(TypedDict):
 
 _ANY = TypeAdapter[Line](
     Annotated[
-        Header | Start | EpochLine | FailureLine | EndLine | Note | VerdictLine | Extend,
+        Header
+        | Start
+        | EpochLine
+        | FailureLine
+        | EndLine
+        | MeasurementLine
+        | Note
+        | VerdictLine
+        | Extend,
         Field(discriminator="kind"),
     ]
 )
@@ -193,7 +262,7 @@ def parse(raw: bytes) -> Line | None:
 
 def key_of(line: Line) -> tuple[object, ...]:
     """What a line is known by: of two with the same key, the first counts."""
-    return line["kind"], *map(line.get, ("trial", "epoch", "text", "number"))
+    return line["kind"], *map(line.get, ("trial", "epoch", "text", "number", "what", "against"))
 
 
 def parse_start(line: Line, study: str) -> Trial:
@@ -222,8 +291,28 @@ def parse_failure(line: Line) -> Failure:
 
 def parse_end(line: Line) -> End:
     """The record of an end line."""
-    scores = _numbers(line["scores"])
-    return End(line["trial"], line["status"], line["reason"], scores, line["epochs"], line["time"])
+    scores, epochs, time = _numbers(line["scores"]), line["epochs"], line["time"]
+    correct = decoded(line["correct"]) if "correct" in line else None
+    return End(line["trial"], line["status"], line["reason"], scores, epochs, time, correct)
+
+
+def encoded(correct: Correct) -> Line:
+    """As the journal holds it."""
+    return {"images": correct.images, "bits": base64.b64encode(correct.bits).decode()}
+
+
+def decoded(correct: Line) -> Correct:
+    """The record of what the journal holds. Raises ValueError where that is not base64."""
+    return Correct(correct["images"], base64.b64decode(correct["bits"], validate=True))
+
+
+def parse_measurement(line: Line) -> Measurement:
+    """The record of a measurement line."""
+    values = tuple(
+        Measured(v["measure"], v["part"], v["at"], math.nan if v["value"] is None else v["value"])
+        for v in line["values"]
+    )
+    return Measurement(line["trial"], line["what"], line["against"], values, line["time"])
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

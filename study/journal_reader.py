@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from study import extension, space, stages
-from study.journal_lines import Line, key_of, parse, parse_start
+from study.journal_lines import Line, decoded, key_of, parse, parse_start
 from study.records import Trial
 from study.spec import Spec
 
 VERSION = 2
 _OPENING = b'{"kind": "header"'
+_ROUNDING = 1e-9
+"""Of an accuracy in percent, far below one image."""
 
 
 class JournalError(Exception):
@@ -95,7 +97,7 @@ class Reader:
             case "epoch":
                 trial_of = self._started.get(line["trial"])
                 return trial_of is not None and line["epoch"] <= stages.trial_epochs(spec, trial_of)
-            case "failure":
+            case "failure" | "measurement":
                 return line["trial"] in self._started
             case "end":
                 trial_of = self._started.get(line["trial"])
@@ -129,8 +131,14 @@ def _version(raw: bytes) -> object:
 
 
 def _is_sound(line: Line, trial: Trial) -> bool:
-    """Whether an end line has the scores that its status asks for."""
+    """Whether an end line has the scores that its status asks for, and they agree with its bits."""
     scores = line["scores"]
+    if "correct" in line:
+        finished = line["status"] == "finished" and trial.stage == "confirm"
+        correct = decoded(line["correct"])
+        accuracy = 100 * correct.count / correct.images
+        if not (finished and abs(scores.get("test_accuracy", -1) - accuracy) < _ROUNDING):
+            return False
     needed = {"validation_accuracy"} | ({"test_accuracy"} if trial.stage == "confirm" else set())
     match line["status"]:
         case "finished" | "diverged":

@@ -11,6 +11,7 @@ from ray.exceptions import (
     ActorUnavailableError,
     OutOfMemoryError,
     RayActorError,
+    RayError,
     RayTaskError,
 )
 from ray.tune.experiment import Trial as TuneTrial
@@ -50,6 +51,12 @@ def mishap(trial: TuneTrial) -> Mishap:
     if isinstance(error, RayActorError):
         return Mishap("process died", "its process died", "")
     return Mishap("unknown", _last_line(told), told)
+
+
+def told(error: RayError) -> str:
+    """What Ray says of a task that failed, in one line."""
+    cause = error.cause or error if isinstance(error, RayTaskError) else error
+    return _last_line(str(cause)) or type(cause).__name__
 
 
 def _unpickled(path: str | None) -> BaseException | None:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study import plots
+from study.plots import style
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -31,7 +31,7 @@ def figure(svg: str) -> Markup:
     from markupsafe import Markup
 
     for name, colour in (
-        ("ink", plots.INK), ("muted", plots.MUTED), ("faint", plots.FAINT), ("paper", plots.PAPER),
+        ("ink", style.INK), ("muted", style.MUTED), ("faint", style.FAINT), ("paper", style.PAPER),
     ):  # fmt: skip
         svg = svg.replace(f": {colour}", f": var(--{name})")
     # matplotlib escapes the text in its SVG: this is markup of our own making.

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study import provenance, tracking_probe, tracking_uri
+from study import provenance, tracking_probe, tracking_uri, tracking_views
 from study.checkpoints import open_storage
 from study.home import Home, plain_yaml
 from study.journal import Contents, Journal
 from study.journal_lines import Line
 from study.journal_reader import VERSION
 from study.spec import Resources, Spec
+from study.tracking_state import read_state
 from study.verdict import plan_hash
 from study.yamlfile import SpecError
 
@@ -57,10 +58,15 @@ def tracking_answers(study: str, uri: str, warn: Callable[[str], None]) -> str:
     return told
 
 
-def how_to_look(uri: str) -> str:
-    """What to type, or where to go, to see the tracking store; without its password."""
+def how_to_look(uri: str, home: Home) -> Iterator[str]:
+    """What to type, or where to go, to see the tracking store, without its password; and, where
+    the study is known there, the link to it."""
     shown = tracking_uri.masked(uri)
-    return shown if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+    there = shown if uri.startswith("http") else f"mlflow ui --backend-store-uri {shown}"
+    yield f"to compare studies: {there}"
+    state = read_state(home.folder)
+    if state is not None and state.uri == shown:
+        yield f"this study there: {tracking_views.link(uri, state.experiment)}"
 
 
 def writable(home: Home) -> None:

@@ -47,10 +47,25 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Correct:
+    """Which of so many test images a run got right: numpy.packbits of them, in the order that they
+    have in all runs of a study."""
+
+    images: int
+    bits: bytes
+
+    @property
+    def count(self) -> int:
+        """How many it got right."""
+        return int.from_bytes(self.bits).bit_count()
+
+
+@dataclass(frozen=True)
 class End:
     """How a trial ended. scores: validation_accuracy and, in the confirm stage, test_accuracy and
     test_loss; accuracies in percent; empty for failed. pruned: stopped early; its scores are those
-    of the last epoch it had. reason: empty for finished. epochs: done."""
+    of the last epoch it had. reason: empty for finished. epochs: done. correct: of a confirm run
+    that finished; None where a journal of an earlier version lacks it."""
 
     trial: str
     status: Status
@@ -58,6 +73,7 @@ class End:
     scores: Mapping[str, float]
     epochs: int
     time: float
+    correct: Correct | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,30 @@ class Failure:
     number: int
     reason: str
     epochs: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number measured on the weights of a confirm run. part: of its parameters (all, norm, rest),
+    or a tensor's name, empty where it means nothing. at: a radius, a severity, a position, None
+    where there is none. value: NaN where it was not finite."""
+
+    measure: str
+    part: str
+    at: float | None
+    value: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured on a confirm run. what: of catalog.MEASURES. against: the run at the other
+    end of a line, None for what looks at one run."""
+
+    trial: str
+    what: str
+    against: str | None
+    values: tuple[Measured, ...]
     time: float
 
 

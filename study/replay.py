@@ -176,6 +176,8 @@ def _compare(name: str, contents: Contents, again: _Again, console: Console) -> 
             if not _same(value, found.get(key)):
                 text = f"{key} is {found.get(key)}, the journal has {value}"
                 return _differs(text, name, contents, console)
+        if end.correct and again.result and again.result.correct != end.correct:
+            return _differs("other test images are right", name, contents, console)
     compared = f"all metrics of {len(before)} epochs"
     compared += f" and {', '.join(scores)}" if scores else ""
     console.print(f"{name}: the same numbers, bit for bit: {compared}", soft_wrap=True)

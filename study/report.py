@@ -1,7 +1,8 @@
 """Writes the report of a study from its journal alone: python -m study.report NAME [--out studies].
 
-The folder gets report.html (one file, no network), verdict.json, trials.csv, timings.csv and
-plots/*.svg. Works at any time; what is missing is shown as missing.
+The folder gets report.html (one file, no network), verdict.json, trials.csv, timings.csv, where
+something was measured measures.csv, and plots/NAME.svg with NAME.csv, its numbers. Works at any
+time; what is missing is shown as missing.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ from study import (
     certainty,
     cluster,
     extension,
+    measures,
     pages,
     places,
     plots,
-    stages,
+    seen,
     tables,
     terminal,
 )
@@ -31,57 +32,22 @@ from study.comparison import alpha
 from study.home import Home, plain_yaml
 from study.journal import Contents
 from study.journal_lines import Line
+from study.plots import style
 from study.power import POWER
-from study.records import Result
+from study.rounds import Round, judge
 from study.spec import Spec
-from study.verdict import Verdict, decide, plan_hash
+from study.verdict import Verdict, plan_hash
 from study.yamlfile import SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_CAPTIONS = {
-    "differences": (
-        "Difference of every pair of runs that share a seed (small), their mean (diamond) and its "
-        "interval, corrected for the number of comparisons. The band is the margin: differences "
-        "inside it would not matter. Crosses: a run of the pair diverged."
-    ),
-    "rho": (
-        "Search stage: validation accuracy over rho. Rings: the chosen value. Crosses at the "
-        "bottom: diverged. Dashed: an arm without rho, mean and standard deviation. Bars: the "
-        "range that each arm searched."
-    ),
-    "curves": (
-        "Confirm stage: mean over seeds, with a band of one standard deviation, of the chosen "
-        "configurations."
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Round:
-    """The planned study, or it with budgets raised by an extension, and what it found."""
-
-    spec: Spec
-    results: Sequence[Result]
-    verdict: Verdict
-
-
-def judge(rounds: Sequence[Spec], contents: Contents) -> list[Round]:
-    """The verdict of every round that has begun, the planned one first."""
-    judged = []
-    for number, spec in enumerate(rounds):
-        results = stages.of_round(rounds, number, contents.results)
-        if number == 0 or results:
-            judged.append(Round(spec, results, decide(spec, results)))
-    return judged
 
 
 def write(folder: Path, rounds: Sequence[Spec], contents: Contents) -> list[Round]:
     """Writes the report into `folder`, each file replaced in one step; returns what it tells."""
     judged = judge(rounds, contents)
     last, results = judged[-1], contents.results
-    spec, drawn = last.spec, plots.draw(last.spec, last.verdict, last.results)
+    spec, drawn = last.spec, plots.draw(last)
     plain = judged[0].verdict.plain()
     if judged[1:]:
         plain["after_looking"] = [each.verdict.plain() for each in judged[1:]]
@@ -89,9 +55,12 @@ def write(folder: Path, rounds: Sequence[Spec], contents: Contents) -> list[Roun
         "verdict.json": json.dumps(plain, sort_keys=True, indent=2, allow_nan=False),
         "trials.csv": tables.as_csv(tables.trials_rows(spec, results)),
         "timings.csv": tables.as_csv(tables.timings_rows(spec, results, contents.failed_attempts)),
-        **{f"plots/{name}.svg": svg for name, svg in drawn.items()},
+        **{f"plots/{name}.svg": each.svg for name, each in drawn.items()},
+        **{f"plots/{name}.csv": tables.as_csv(each.rows) for name, each in drawn.items()},
         "report.html": _html(judged, contents, drawn),
     }
+    if contents.measurements:
+        files["measures.csv"] = tables.as_csv(measures.rows(spec, results, contents.measurements))
     for name, text in files.items():
         pages.write(folder / name, text)
     return judged
@@ -166,8 +135,8 @@ def notes(each: Round, contents: Contents) -> list[str]:
     ]
 
 
-def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) -> str:
-    figures = [(name, pages.figure(svg), _CAPTIONS[name]) for name, svg in drawn.items()]
+def _html(judged: Sequence[Round], contents: Contents, drawn: Mapping[str, style.Drawn]) -> str:
+    figures = [(name, pages.figure(each.svg), each) for name, each in drawn.items()]
     planned, last = judged[0], judged[-1]
     header = contents.header
     ended = [end.time for end in contents.ends.values()]
@@ -175,12 +144,14 @@ def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) ->
         "report.html",
         verdict=planned.verdict,
         sentences=sentences(judged),
-        colours=plots.colours(planned.spec),
+        colours=style.colours(planned.spec),
         rounds=[
             (
                 f"After looking, with {_budget(each.spec)}" if number else "",
                 _tables(each),
                 tables.certainty_table(each.spec, each.verdict),
+                seen.table(each.spec, each.searches),
+                seen.note(each.spec, each.searches),
             )
             for number, each in enumerate(judged)
         ],
@@ -190,6 +161,7 @@ def _html(judged: Sequence[Round], contents: Contents, drawn: dict[str, str]) ->
         explanations=tables.explanations(last.verdict),
         failures=tables.failures_table(planned.spec, contents),
         figures=figures,
+        measures=measures.summary(last.spec, last.results, last.measurements),
         trials=tables.trials_rows(planned.spec, contents.results),
         short=tables.value_text,
         warnings=warnings(judged, contents),

@@ -104,7 +104,7 @@ def run(
     preflight.writable(home)
     home.check_free()
     preflight.storage(home, contents)
-    if extension is not None or not home.ended(contents):
+    if extension is not None or not home.ended(contents, spec.confirm.measure):
         preflight.room(home)
         with ledger_store.reserved(home, contents, options.ledger) as store:
             outage = preflight.tracking_answers(spec.study, uri, warn)
@@ -122,7 +122,8 @@ def run(
     contents = home.begun()[1]
     report.print_result(console, judged, contents)
     console.print(f"report: {home.report}", soft_wrap=True)
-    console.print(f"to compare studies: {preflight.how_to_look(uri)}", soft_wrap=True)
+    for line in preflight.how_to_look(uri, home):
+        console.print(line, soft_wrap=True)
     return 0 if judged[-1].verdict.complete else 1
 
 

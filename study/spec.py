@@ -57,10 +57,23 @@ class Tune(Part):
     search_seeds: Annotated[int, Field(ge=1, le=1000)] = 1
 
 
+def _once(words: list[str]) -> list[str]:
+    if twice := [word for word in dict.fromkeys(words) if words.count(word) > 1]:
+        text = f"{twice[0]} stands there twice; once is enough"
+        raise PydanticCustomError("twice", "{text}", {"text": text})
+    return words
+
+
 class Confirm(Part):
-    """The confirm stage: the same fresh seeds for every arm."""
+    """The confirm stage: the same fresh seeds for every arm.
+
+    measure: what is measured on the weights of its runs once all of them are done.
+    """
 
     seeds: Annotated[int, Field(ge=2, le=10_000)]
+    measure: Annotated[
+        list[Annotated[str, one_of("measure", catalog.MEASURES)]], AfterValidator(_once)
+    ] = Field(default=[])
 
 
 class Verdict(Part):
@@ -168,6 +181,11 @@ class Arm(Part):
             and point.get("perturb", method.perturb) == method.perturb
         )
 
+    def span(self, key: str, point: Mapping[str, Value]) -> Span:
+        """Where the search of the method that `point` chooses looks for `key`."""
+        own = self.method(point).rho if key == "rho" else None
+        return own or self.search[key]
+
     @property
     def title(self) -> str:
         """Its methods as a reader would call them."""
@@ -200,8 +218,9 @@ class Spec(Part):
 
     def hashed(self) -> dict[str, Any]:
         """The plain values that decide the numbers: neither places, nor the question, nor how
-        mishaps are met."""
+        mishaps are met, nor what is measured once the numbers are there."""
         plain = self.model_dump(exclude={"question", "checkpoint", "retries", "stuck_after"})
+        del plain["confirm"]["measure"]
         del plain["workload"]["data"]["root"]
         plain["resources"] = self.resources.model_dump(include={"cpu", "gpu"})
         return plain

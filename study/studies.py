@@ -20,7 +20,8 @@ _LENGTH = 80  # characters of anybody's text that are kept
 class Run:
     """A confirm run. accuracy: on test data, in percent, None where it has none or failed.
 
-    params: as in MLflow. index: counts within the arm from 0.
+    params: as in MLflow. index: counts within the arm from 0. offset: whether the arm has seeds of
+    its own.
     """
 
     arm: str
@@ -31,6 +32,7 @@ class Run:
     accuracy: float | None
     diverged: bool
     params: Mapping[str, str]
+    offset: bool = False
 
     @property
     def method(self) -> str:
@@ -103,6 +105,7 @@ def _run(run: Any) -> Run | None:
         accuracy=float(accuracy) if scored else None,
         diverged="diverged" in tags,
         params={_plain(key): _plain(value) for key, value in run.data.params.items()},
+        offset="seed_offset" in tags,
     )
 
 

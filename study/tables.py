@@ -53,7 +53,7 @@ MARKS: Mapping[str, str] = {
         "All differences are equal, so the t test has no spread to judge by; read the sign-flip p."
     ),
     "*": "Some runs diverged and count with chance accuracy; without them: {without}.",
-    "\N{PILCROW SIGN}": "Unpaired: the arms ran on different seeds (Welch's t test).",
+    "\N{PILCROW SIGN}": "Unpaired: an arm has seeds of its own (Welch's t test).",
 }
 
 
@@ -127,9 +127,11 @@ def comparisons_table(spec: Spec, verdict: Verdict) -> Table:
             f"{c.arm}\n\N{MINUS SIGN} {c.against}",
             _difference(c),
             _interval(c),
-            _p(c.p),
-            NOTHING if c.sign_flip is None else f"{_p(c.sign_flip)}\n({_p(c.sign_flip_floor)})",
-            _p(c.p_equivalence),
+            p_value(c.p),
+            NOTHING
+            if c.sign_flip is None
+            else f"{p_value(c.sign_flip)}\n({p_value(c.sign_flip_floor)})",
+            p_value(c.p_equivalence),
             f"{c.text}{marks(c)}",
         )
         for c in verdict.comparisons
@@ -144,6 +146,7 @@ def certainty_table(spec: Spec, verdict: Verdict) -> Table:
         Column("better on\na new pair"),
         Column("of the\npairs"),
         Column("bootstrap\ninterval"),
+        Column("new seeds\nand images"),
         Column("detectable\ndifference"),
         Column(f"seeds for\n{spec.verdict.equivalence_margin:g} points"),
         Column("without one pair", number=False),
@@ -154,6 +157,7 @@ def certainty_table(spec: Spec, verdict: Verdict) -> Table:
             NOTHING if c.improvement is None else certainty.chance_text(c.improvement),
             _number(c.share_better, ".2f"),
             NOTHING if c.bootstrap is None else _ends(*c.bootstrap),
+            NOTHING if c.over_images is None else _ends(c.over_images.low, c.over_images.high),
             NOTHING if c.detectable is None else _lines(certainty.range_text(c.detectable)),
             NOTHING if c.seeds is None else _lines(certainty.seeds_text(c.seeds)),
             _turning(c, judged),
@@ -224,7 +228,7 @@ def _cell(c: Comparison) -> str:
     if c.difference is None:
         return c.text
     p = c.p_equivalence if c.word == "equivalent" else c.p
-    shown = "" if p is None else f"\np {_p(p)}"
+    shown = "" if p is None else f"\np {p_value(p)}"
     return f"{signed(c.difference)}\n{_interval(c)}\n{c.text}{marks(c)}{shown}"
 
 
@@ -259,7 +263,8 @@ def _number(value: float | None, form: str) -> str:
     return NOTHING if value is None else f"{value:{form}}"
 
 
-def _p(p: float | None) -> str:
+def p_value(p: float | None) -> str:
+    """A p-value for a reader; NOTHING where there is none."""
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from study import tracking_names as names
+from study import tracking_note, tracking_views
 from study.home import Home
 from study.journal_lines import Line, parse_start
 from study.journal_reader import Reader
@@ -25,11 +26,14 @@ from study.tracking_uri import masked, sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-ARTIFACTS = ("report.html", "verdict.json", "trials.csv", "timings.csv", "spec.yaml", "plots")
+ARTIFACTS = (
+    *("report.html", "verdict.json", "trials.csv", "timings.csv", "measures.csv", "spec.yaml"),
+    "plots",
+)
 """Files and folders of a study's folder that its parent run holds as artifacts."""
 INTERRUPTED = "interrupted"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it the UI opens an experiment as one of prompts and traces."""
+"""Not prompts and traces; pages of MLflow 3.17 go by a switch instead: `tracking_views.link`."""
 
 _LINES = 4000  # of the journal, held in memory at a time
 _METRICS = 900  # a batch; MLflow takes 1000 things in all
@@ -94,6 +98,8 @@ class Mirror:
         found = self._find_parent()
         self._parent = found or self._create_parent()
         self._offset = self._remembered_offset() if found else 0
+        if not self._parent.deleted:
+            self._log(self._parent, (), names.study_params(self._header), {})
         self._remember(self._header)
         for _, line in self._journal.lines(until=self._offset):
             self._remember(line)
@@ -126,8 +132,8 @@ class Mirror:
         if self._verdict is None:
             self._interrupt(self._parent)
         elif not self._parent.deleted:
-            sentence = self._verdict["verdict"]["sentence"]
-            tags = names.verdict_tags(self._header, sentence, self._after_looking)
+            note = tracking_note.note(self._header, self._verdict, self._after_looking)
+            tags = names.verdict_tags(self._verdict, self._after_looking, note)
             self._log(self._parent, names.summary_metrics(self._verdict), {}, tags)
             self._upload()
             self._close(self._parent, "FINISHED", None, self._verdict["time"])
@@ -149,15 +155,18 @@ class Mirror:
     def _find_experiment(self) -> str:
         name = self._header["spec"]["study"]
         experiment = self._client.get_experiment_by_name(name)
+        tags = EXPERIMENT_TAGS | tracking_views.tags(names.millis(self._header["time"]))
         if experiment is None:
             place = self._artifact_location(name)
-            return str(self._client.create_experiment(name, place, tags=EXPERIMENT_TAGS))
+            return str(self._client.create_experiment(name, place, tags=tags))
         if experiment.lifecycle_stage == "deleted":
             number = experiment.experiment_id
             raise TrackingError(
                 f"the experiment {name!r} was deleted in MLflow; restore it there, or with"
                 f" MLFLOW_TRACKING_URI={masked(self._uri)} mlflow experiments restore -x {number}"
             )
+        for key in tags.keys() - experiment.tags.keys():  # an earlier version's, or a user's own
+            self._client.set_experiment_tag(experiment.experiment_id, key, tags[key])
         return str(experiment.experiment_id)
 
     def _artifact_location(self, name: str) -> str | None:
@@ -225,6 +234,8 @@ class Mirror:
                 case "end":
                     metrics += names.end_metrics(line, trial)
                     end = line
+                case "measurement":
+                    metrics += names.measured_metrics(line)
         run = self._runs.get(trial.name)
         if run is None:
             tags = names.trial_tags(self._header, trial, self._parent.id)

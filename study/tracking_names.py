@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from study.journal_lines import Line, parse_end, parse_epoch
+from study.journal_lines import Line, parse_end, parse_epoch, parse_measurement
 from study.records import Trial
 from study.spec import METHOD_KEYS, Arm, Method
 from trainables import catalog
@@ -62,30 +62,43 @@ def study_tags(header: Line) -> dict[str, str]:
     return _tags({**_common(header), **own})
 
 
+def study_params(header: Line) -> dict[str, str]:
+    """Params of a study's parent run: its planned budgets."""
+    spec = header["spec"]
+    planned = {
+        "confirm_seeds": spec["confirm"]["seeds"],
+        "trials_per_arm": spec["tune"]["trials_per_arm"],
+    }
+    return {key: text(value, MAX_PARAM) for key, value in planned.items() if value is not None}
+
+
 def trial_tags(header: Line, trial: Trial, parent: str) -> dict[str, str]:
     """Tags of a trial's run, nested under the run `parent`."""
     method = _method(header, trial)
+    offset = header["spec"]["arms"][trial.arm]["seed_offset"] if trial.stage == "confirm" else 0
     own = {
         "stage": trial.stage,
         "arm": trial.arm,
         "variant": method.variant,
         "perturb": method.perturb,
         "seed": trial.seed,
+        "seed_offset": offset or None,
         "trial": trial.name,
         "mlflow.parentRunId": parent,
     }
     return _tags({**_common(header), **own})
 
 
-def verdict_tags(header: Line, sentence: str, after_looking: str | None) -> dict[str, str]:
-    """Tags that the planned verdict, and that of the last extension, add to the parent run."""
-    question = header["spec"]["question"]
-    note = [question, sentence, f"After looking: {after_looking}" if after_looking else ""]
+def verdict_tags(line: Line, after_looking: str | None, note: str) -> dict[str, str]:
+    """Tags that the planned verdict, and that of the last extension, add to the parent run.
+
+    line: of the planned one. note: in Markdown, which MLflow shows as the run's description.
+    """
     return _tags(
         {
-            "verdict": sentence,
+            "verdict": line["verdict"]["sentence"],
             "verdict_after_looking": after_looking,
-            "mlflow.note.content": "\n\n".join(filter(None, note)),
+            "mlflow.note.content": note,
         }
     )
 
@@ -135,6 +148,14 @@ def end_metrics(line: Line, trial: Trial) -> Iterator[Point]:
         for key in TEST_SCORES:
             if key in end.scores:
                 yield key, end.scores[key], millis(end.time), end.epochs
+
+
+def measured_metrics(line: Line) -> Iterator[Point]:
+    """The headlines of what was measured on a run."""
+    for key, headline in catalog.HEADLINES.items():
+        found = [v for v in parse_measurement(line).values if (v.measure, v.part) == headline]
+        for value in found[:1]:
+            yield key, value.value, millis(line["time"]), 0
 
 
 def end_tags(line: Line) -> dict[str, str]:

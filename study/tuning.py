@@ -36,7 +36,7 @@ from study.course import Trials
 from study.failures import EveryTrialFails, Failures
 from study.mishaps import Mishap, mishap
 from study.pruning import CourseStopper
-from study.records import End, Epoch, Failure, Trial
+from study.records import Correct, End, Epoch, Failure, Trial
 from study.searcher import CourseSearcher
 from study.spec import Resources
 
@@ -237,7 +237,8 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         for listener in self._listeners:
             listener.epoch(Epoch(name, report.epoch, report.metrics, now))
         if (end := report.end) is not None:
-            self._end(End(name, end.status, end.reason, end.scores, report.epoch, now))
+            right = end.correct and Correct(end.correct.images, end.correct.bits)
+            self._end(End(name, end.status, end.reason, end.scores, report.epoch, now, right))
         elif result["done"]:
             scores = {"validation_accuracy": report.metrics["validation_accuracy"]}
             reason = f"pruned after epoch {report.epoch}"

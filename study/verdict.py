@@ -90,7 +90,7 @@ def decide(spec: Spec, results: Sequence[Result]) -> Verdict:
         plan_hash=plan_hash(spec),
         arms=analysis.summarize(spec, results),
         comparisons=comparisons,
-        certainty=certainty.certainties(spec, comparisons),
+        certainty=certainty.certainties(spec, comparisons, results),
         without_diverged=compare(spec, results, drop_diverged=True) if diverged else None,
         sentence=sentence(spec, comparisons),
         complete=all(comparison.word != "incomplete" for comparison in comparisons),

@@ -14,11 +14,28 @@ from trainables import cifar, own_data, standin
 from trainables.catalog import DATA_NAMES, data_set, is_own
 from trainables.images import DataError, Listing, decode_part, list_part, shown, undecodable
 
-__all__ = ["DataError", "Facts", "Images", "Split", "load_pool", "load_test", "split", "stream"]
+__all__ = [
+    "Correct",
+    "DataError",
+    "Facts",
+    "Images",
+    "Split",
+    "load_pool",
+    "load_test",
+    "split",
+    "stream",
+]
 
 Part = Literal["pool", "test"]
 Purpose = Literal[
-    "subset", "label_noise", "initialisation", "order", "augmentation", "perturbation", "team"
+    "subset",
+    "label_noise",
+    "initialisation",
+    "order",
+    "augmentation",
+    "perturbation",
+    "team",
+    "measure",
 ]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 
@@ -29,6 +46,14 @@ class Images:
 
     images: np.ndarray
     labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Correct:
+    """Which of so many images a model got right: numpy.packbits of them, in their order."""
+
+    images: int
+    bits: bytes
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from trainables import data, optimization, randomness
 from trainables.augment import augment, normalise, padding_for
 from trainables.catalog import VARIANTS
 from trainables.config import Config
-from trainables.data import Facts, Images
+from trainables.data import Correct, Facts, Images
 from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
@@ -221,13 +221,17 @@ class Training:
         self._augmentation.set_state(state["augmentation"])
         randomness.restore(state["random"], self.device)
 
-    def test(self, images: Images) -> dict[str, float]:
-        """Scores `images` with the weights of the last epoch: test_loss, test_accuracy."""
-        every = torch.arange(len(images.labels), device=self.device)
+    def test(self, images: Images) -> tuple[dict[str, float], Correct]:
+        """Scores `images` with the weights of the last epoch: test_loss, test_accuracy, and which
+        of them are right."""
+        count = len(images.labels)
+        every = torch.arange(count, device=self.device)
+        right = torch.zeros(count, dtype=torch.uint8, device=self.device)
         loss, accuracy = self._evaluate(
-            _tensor(images.images, self.device), every, _tensor(images.labels, self.device)
+            _tensor(images.images, self.device), every, _tensor(images.labels, self.device), right
         )
-        return {"test_loss": loss, "test_accuracy": accuracy}
+        correct = Correct(count, np.packbits(right.cpu().numpy()).tobytes())
+        return {"test_loss": loss, "test_accuracy": accuracy}, correct
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One update of the weights with one of `batches`; the mean loss at w, on the device."""
@@ -318,8 +322,13 @@ class Training:
         return logits.float()
 
     @torch.inference_mode()
-    def _evaluate(self, images: Tensor, chosen: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean cross-entropy and accuracy in percent, in evaluation mode, without augmentation."""
+    def _evaluate(
+        self, images: Tensor, chosen: Tensor, labels: Tensor, right: Tensor | None = None
+    ) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy in percent, in evaluation mode, without augmentation.
+
+        right: zeros as uint8, one an image; becomes 1 where it is right, in every process.
+        """
         self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         team = self._team
@@ -329,10 +338,15 @@ class Training:
             truth = labels[first : first + _EVALUATION_BATCH]
             logits = self._logits(normalise(images[part], self._mean, self._std))
             loss = F.cross_entropy(logits, truth, reduction="sum")
-            totals += torch.stack((loss, (logits.argmax(1) == truth).sum()))
+            correct = logits.argmax(1) == truth
+            totals += torch.stack((loss, correct.sum()))
+            if right is not None:
+                right[first : first + _EVALUATION_BATCH] = correct
         team.sum(totals)
-        loss_sum, correct = (totals / len(labels)).tolist()
-        return loss_sum, 100 * correct
+        if right is not None:
+            team.sum(right)
+        loss_sum, share = (totals / len(labels)).tolist()
+        return loss_sum, 100 * share
 
 
 def diverged(metrics: Mapping[str, float]) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from trainables.checkpoint import Checkpoints, packed
 from trainables.config import Config
-from trainables.data import Facts, Images
+from trainables.data import Correct, Facts, Images
 from trainables.storage import checkpoints_of, open_storage, weights_of
 from trainables.team import Team
 from trainables.training import Training, diverged, perturbed_share
@@ -29,11 +29,12 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended; scores as in study.records.End."""
+    """How a trial ended; scores and correct as in study.records.End."""
 
     status: Literal["finished", "diverged"]
     reason: str
     scores: Mapping[str, float]
+    correct: Correct | None = None
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,12 @@ class TrialRun:
         if training.done < training.config.epochs:
             return None
         scores = {"validation_accuracy": metrics["validation_accuracy"]}
-        if self._test is not None:
-            scores |= training.test(self._test)
-            if self._team.first:
-                self._keep_weights()
-        return Ending("finished", "", scores)
+        if self._test is None:
+            return Ending("finished", "", scores)
+        tested, correct = training.test(self._test)
+        if self._team.first:
+            self._keep_weights()
+        return Ending("finished", "", scores | tested, correct)
 
     def _is_enough(self, until: float) -> bool:
         return self._clock() >= until or self._seconds_are_over()

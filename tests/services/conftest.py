@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import pytest
+from playwright.sync_api import Browser
 
-from tests.services import postgres
+from tests.services import browser, postgres
 from tests.services.postgres import Postgres
 from tests.services.tracking_server import TrackingServer
 
@@ -31,9 +32,14 @@ def own_server() -> Iterator[Postgres]:
 def _serving() -> AbstractContextManager[Postgres]:
     folder = postgres.programs()
     if folder is None:
-        say: Callable[[str], NoReturn] = pytest.fail if os.environ.get("CI") == "1" else pytest.skip
-        say("PostgreSQL's server is not installed; on Debian: apt-get install postgresql")
+        _missing("PostgreSQL's server is not installed; on Debian: apt-get install postgresql")
     return postgres.serving(folder)
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("CI") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @pytest.fixture
@@ -54,3 +60,13 @@ def tracking(
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser. Without one installed, tests are skipped, and fail where CI=1."""
+    program = browser.program()
+    if program is None:
+        _missing("Chromium is not installed; on Debian: apt-get install chromium")
+    with browser.launched(program) as running:
+        yield running

@@ -113,7 +113,8 @@ def test_a_study_on_both_services_goes_on_after_an_interrupt_to_the_same_bytes(
     assert ended.code == 0, ended.err
     assert ended.err == ""
     assert "MLflow" not in ended.out
-    assert ended.lines[-1] == f"to compare studies: {tracking.uri}"
+    assert ended.lines[-2] == f"to compare studies: {tracking.uri}"
+    assert ended.lines[-1].startswith(f"this study there: {tracking.uri}/#/experiments/")
     starts = [line["trial"] for line in journal_lines(home, kind="start")]
     assert len(starts) == len(set(starts)) == TRIALS
     other = folder / "studies/quick"

@@ -51,6 +51,7 @@ def mirrored(
         status: Status = value if isinstance(value, str) else "finished"
         accuracy = CHANCE if isinstance(value, str) else value
         measured = {"validation_accuracy": accuracy, "perturbed_share": 0.5, "train_loss": 0.1}
+        measured |= {"gradient_evaluations": 20.0, "seconds_per_epoch": 0.5}
         done = {"validation_accuracy": accuracy}
         if trial.stage == "confirm":
             done |= {"test_accuracy": accuracy, "test_loss": 0.4}

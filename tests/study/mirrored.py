@@ -118,7 +118,8 @@ class Study:
     def verdict(self) -> None:
         sample = {"mean": 88.0, "standard_deviation": 1.0, "standard_error": 0.5, "n": 4}
         arm = {"validation_accuracy": sample, "test_accuracy": sample}
-        comparison = {"arm": "sam_on", "against": "sgd", "difference": 1.5, "p_holm": None}
+        comparison = {"arm": "sam_on", "against": "sgd", "n": 4, "word": "better"}
+        comparison |= {"difference": 1.5, "interval": [1.0, 2.0], "p_holm": None}
         verdict = {
             "sentence": "sam_on is better.",
             "arms": {"sgd": arm, "sam_on": {**arm, "test_accuracy": None}},

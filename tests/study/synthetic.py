@@ -9,7 +9,7 @@ import numpy as np
 
 from study import stages
 from study.journal import Contents
-from study.records import End, Epoch, Result, Stage, Status, Trial, Value
+from study.records import Correct, End, Epoch, Result, Stage, Status, Trial, Value
 from study.resolve import resolve
 from study.spec import Spec
 from study.yamlfile import Document, override
@@ -103,14 +103,17 @@ def make_contents(
     failed: Sequence[str] = (),
     upto: int | None = None,
     notes: Sequence[str] = (),
+    images: int | None = None,
 ) -> Contents:
     """What the journal holds of a study whose trials reach `truth` plus noise that arms share.
 
-    failed: names of trials that fail. upto: only the first so many trials ended.
+    failed: names of trials that fail. upto: only the first so many trials ended. images: of the
+    test set, where confirm trials say which of them they got right.
     """
 
     def run(trials: Sequence[Trial]) -> list[Result]:
-        return [_result(spec, t, truth(t), noise, t.name in failed) for t in trials]
+        results = [_result(spec, t, truth(t), noise, t.name in failed) for t in trials]
+        return results if images is None else [answering(r, images) for r in results]
 
     search = run(search_trials(spec))
     confirm = run(confirm_trials(spec, stages.chosen(spec, search)))
@@ -126,6 +129,23 @@ def make_contents(
         },
         notes=tuple(notes),
     )
+
+
+def answering(result: Result, images: int) -> Result:
+    """The result with the images that it got right, hard ones seldom, if it finished with test
+    scores; its test accuracy is rounded to whole images."""
+    accuracy = result.end.scores.get("test_accuracy")
+    if accuracy is None or result.end.status != "finished":
+        return result
+    count = round(accuracy * images / 100)
+    luck = np.random.default_rng((result.trial.seed, len(result.trial.arm))).normal(0, 0.1, images)
+    right = np.argsort(np.argsort(np.arange(images) / images + luck)) < count
+    end = replace(
+        result.end,
+        scores={**result.end.scores, "test_accuracy": 100 * count / images},
+        correct=Correct(images, np.packbits(right).tobytes()),
+    )
+    return replace(result, end=end)
 
 
 def _result(spec: Spec, trial: Trial, accuracy: float, noise: float, fails: bool) -> Result:

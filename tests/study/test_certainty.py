@@ -4,17 +4,19 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study import certainty, power, report, stages, stats, tables
-from study.records import Status
+from study import certainty, crossed, power, report, stages, stats, tables
+from study.records import Result, Status
+from study.rounds import judge
 from study.verdict import Verdict, decide
 from tests.reference import verdict as reference
-from tests.study.synthetic import confirm_results, make_contents, make_spec
+from tests.study.synthetic import answering, confirm_results, make_contents, make_spec
 
 SPEC = make_spec()
 LINE = [91.3, 89.2, 90.4, 90.9, 88.7, 90.1]
@@ -125,6 +127,88 @@ def test_the_winners_curse_is_the_best_search_score_minus_that_of_the_confirm_se
     assert "sgd" not in line
 
 
+def right_of(results: Sequence[Result], arm: str) -> dict[int, np.ndarray]:
+    return {
+        r.trial.index: crossed.right(r.end.correct)
+        for r in results
+        if r.trial.arm == arm and r.end.correct is not None
+    }
+
+
+def test_where_runs_say_which_images_they_got_right_an_interval_is_over_those_too() -> None:
+    contents = make_contents(SPEC, images=697)
+    [judged_] = judge([SPEC], contents)
+    verdict, plain = judged_.verdict, judged_.verdict.plain()
+    a, b = right_of(contents.results, "sam_on"), right_of(contents.results, "sam_all")
+    table = np.stack([a[i] - b[i] for i in range(6)])
+    mean, low, high = crossed.interval(table, 1 - 0.05 / 3)
+    c = verdict.comparisons[1]
+    assert (c.arm, c.against) == ("sam_on", "sam_all")
+    assert c.difference == pytest.approx(mean)
+    assert c.low is not None
+    assert low <= c.low + 1e-9
+    assert plain["certainty"][1]["over_seeds_and_images"] == {
+        "difference": pytest.approx(mean),
+        "interval": [pytest.approx(low), pytest.approx(high)],
+        "pairs": 6,
+        "images": 697,
+    }
+    told = f"sam_on against sam_all [{low:+.2f}, {high:+.2f}], 697 images".replace("-", "\u2212")
+    notes = [text for text in report.notes(judged_, contents) if "test images" in text]
+    assert notes[0].startswith("Interval over new seeds and new test images: sgd against sam_all [")
+    assert told in notes[0]
+    assert len(notes) == 1
+    shown = [row[4] for row in tables.certainty_table(SPEC, verdict).rows]
+    assert all(cell.startswith("[") for cell in shown)
+
+
+def test_pairs_without_single_images_are_left_out_and_that_is_told() -> None:
+    spec = make_spec("confirm.seeds=4")
+    arms: dict[str, Sequence[float | Status]] = {
+        "sgd": ["diverged", "diverged", "diverged", 88.0],
+        "sam_all": [90.0, 91.0, 89.0, 90.5],
+        "sam_on": [90.0, "diverged", 89.5, 91.0],
+    }
+    results = [answering(r, 200) for r in confirm_results(spec, arms)]
+    verdict = decide(spec, results)
+    a, b = right_of(results, "sam_on"), right_of(results, "sam_all")
+    table = np.stack([a[i] - b[i] for i in (0, 2, 3)])
+    found = verdict.certainty[1].over_images
+    assert found is not None
+    assert (found.difference, found.low, found.high) == crossed.interval(table, 1 - 0.05 / 3)
+    assert found.pairs == 3
+    assert verdict.certainty[0].over_images is None  # a single pair is left
+    [note] = [text for text in certainty.notes(spec, verdict) if "test images" in text]
+    assert note.endswith(
+        "200 images, without 1 pair where single images are not known, as of a run that diverged."
+    )
+    bare = decide(spec, confirm_results(spec, arms))
+    assert [c["over_seeds_and_images"] for c in bare.plain()["certainty"]] == [None] * 3
+    assert [c.word for c in bare.comparisons] == [c.word for c in verdict.comparisons]
+
+
+def test_arms_that_are_right_on_the_same_images_have_an_interval_without_width() -> None:
+    spec = make_spec("confirm.seeds=3")
+    line = [90.0, 91.0, 89.0]
+    arms = {"sgd": line, "sam_all": line, "sam_on": line}
+    results = [answering(r, 200) for r in confirm_results(spec, arms)]
+    [first, *_] = decide(spec, results).certainty
+    assert first.over_images is not None
+    assert first.over_images.low < 0 < first.over_images.high  # as many are right, but others
+    same = [replace(r, end=replace(r.end, correct=results[i % 3].end.correct))
+            for i, r in enumerate(results)]  # fmt: skip
+    for c in decide(spec, same).certainty:
+        assert c.over_images is not None
+        assert (c.over_images.difference, c.over_images.low, c.over_images.high) == (0, 0, 0)
+
+
+def test_arms_on_seeds_of_their_own_have_no_interval_over_images() -> None:
+    spec = make_spec("arms.sam_on.seed_offset=7", "arms.sam_all.seed_offset=7")
+    arms = {arm: [90.0, 91.0, 89.0, 90.5, 90.0, 92.0] for arm in spec.arms}
+    results = [answering(r, 200) for r in confirm_results(spec, arms)]
+    assert [c.over_images for c in decide(spec, results).certainty] == [None] * 3
+
+
 def numbers(value: object) -> list[float]:
     if isinstance(value, Mapping):
         return [x for item in value.values() for x in numbers(item)]
@@ -177,7 +261,7 @@ def test_different_by_less_than_the_margin_is_an_answer() -> None:
 
 def test_the_notes_of_a_report_have_a_line_for_each_number() -> None:
     contents = make_contents(SPEC)
-    [planned] = report.judge([SPEC], contents)
+    [planned] = judge([SPEC], contents)
     notes = report.notes(planned, contents)
     assert [re.split("[,:]", text)[0] for text in notes[1:5]] == [
         "Winner's curse",

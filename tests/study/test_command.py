@@ -68,7 +68,10 @@ def test_a_study_ends_with_its_verdict_and_says_nothing_else(folder: Path, whole
     assert whole.err == ""
     assert whole.lines[0] == "quick: starting Ray, loading digits"
     assert sum(line.startswith("[") for line in whole.lines) == 16
-    assert whole.lines[-1].startswith("to compare studies: mlflow ui --backend-store-uri sqlite:")
+    assert whole.lines[-2].startswith("to compare studies: mlflow ui --backend-store-uri sqlite:")
+    assert whole.lines[-1].startswith(
+        "this study there: http://127.0.0.1:5000/#/experiments/1/runs?"
+    )
     assert "with lr and weight decay fixed for all arms." in " ".join(whole.out.split())
     home = folder / "studies/quick"
     for name in ("report.html", "spec.yaml", "timings.csv", "ledger.log", *EXACT):

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from scipy.stats import t
 
-from study import across, compare, studies, tracking
+from study import across, compare, forest, studies, tracking
 from study.across import Compared
+from study.plots import style
 from study.studies import Run, Study
 from study.tracking_uri import default_uri
 from study.yamlfile import SpecError
@@ -66,6 +67,8 @@ def store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     mirrored(out, uri, "open", USUAL, data_hash="g", judged=False)
     unpaired = "arms.sam_on={variant: sam, perturb: norm, seed_offset: 7}"
     mirrored(out, uri, "unpaired", USUAL, unpaired, data_hash="h")
+    alike = unpaired.replace("arms.sam_on", "arms.sam_all").replace("perturb: norm", "perturb: all")
+    mirrored(out, uri, "alike", USUAL, unpaired, alike, data_hash="m")
     evaluations = "workload.budget={match: gradient_evaluations, of: sam_all}"
     mirrored(out, uri, "evaluations", USUAL, evaluations, data_hash="i")
     mirrored(out, uri, "constant", {**USUAL, "sam_on": [x + 1 for x in ALL]}, data_hash="j")
@@ -201,13 +204,14 @@ def test_a_run_that_diverged_counts_with_chance_accuracy_and_is_told(compared: A
     )
 
 
-def test_arms_on_other_seeds_are_unpaired(compared: Any) -> None:
-    over = compared("unpaired")
+@pytest.mark.parametrize("name", ["unpaired", "alike"])  # one arm with a seed_offset, or both
+def test_arms_with_seeds_of_their_own_are_unpaired(compared: Any, name: str) -> None:
+    over = compared(name)
     [each] = over.measured
     variance = (statistics.variance(ON) + statistics.variance(ALL)) / 4
     assert not each.paired
     assert each.estimate.error == pytest.approx(variance**0.5)
-    assert "unpaired: unpaired, the arms ran on different seeds (Welch's t)." in over.notes
+    assert f"{name}: unpaired, an arm has seeds of its own (Welch's t)." in over.notes
 
 
 def test_seeds_of_an_extension_are_read_and_told(compared: Any) -> None:
@@ -280,6 +284,21 @@ def test_a_study_with_too_few_pairs_has_a_row_without_an_interval(
     [row] = csv.DictReader((tmp_path / "forest.csv").open())
     assert (row["difference"], row["low"], row["n"]) == ("", "", "1")
     assert ">n = 1<" in (tmp_path / "forest.svg").read_text()
+
+
+def test_a_diverged_run_does_not_stretch_the_axis_but_its_interval_is_told(compared: Any) -> None:
+    over = compared("plain", "diverged", "other-data")
+    [low] = [each.low for each in over.measured if each.study == "diverged"]
+    assert low < -80
+    with style.styled("forest"):
+        left, right = forest.plot(over).figure.axes[0].get_xlim()
+    others = [each for each in over.measured if each.study != "diverged"]
+    assert left < min(each.low for each in others)
+    assert max(each.high for each in others) < right < left + 20
+    drawn = forest.draw(over)
+    assert f"[{low:+.2f}".replace("-", "\N{MINUS SIGN}") in drawn.svg
+    assert "beyond the axis" in drawn.caption
+    assert "beyond the axis" not in forest.draw(compared("plain", "twin")).caption
 
 
 def test_two_arms_of_one_method_have_to_be_named() -> None:

@@ -25,7 +25,7 @@ from study.home import Home
 from study.journal import Contents, RecordError
 from study.ledger import Ledger, open_file
 from study.recorder import Recorder
-from study.records import End, Epoch, Failure, Result, Trial
+from study.records import Correct, End, Epoch, Failure, Result, Trial
 from study.spec import Spec
 from study.stages import Plan
 from study.tuning import Listener
@@ -209,7 +209,9 @@ def test_a_trial_on_ray_is_the_training_loop_alone(calm: tuple[Home, Contents]) 
             assert there | {"seconds_per_epoch": 0} == alone.epoch() | {"seconds_per_epoch": 0}
         scores = {"validation_accuracy": result.epochs[-1].metrics["validation_accuracy"]}
         if result.trial.stage == "confirm":
-            scores |= alone.test(test)
+            tested, correct = alone.test(test)
+            scores |= tested
+            assert result.end.correct == Correct(correct.images, correct.bits)
         assert result.end.scores == scores
 
 

@@ -12,7 +12,8 @@ from study import extension, journal, report, stages, verdict
 from study.home import Home
 from study.journal import Journal
 from study.records import Trial
-from study.report import Round, sentences
+from study.report import sentences
+from study.rounds import Round, judge
 from study.simulate import Answer, Simulation
 from study.yamlfile import SpecError
 from tests.study.synthetic import HEADER, confirm_trials, hill, make_contents, make_spec
@@ -175,7 +176,7 @@ def begun(tmp_path: Path, *more: Mapping[str, object]) -> Home:
         for epoch in contents.epochs[name]:
             writer.append(journal.epoch_line(epoch))
         writer.append(journal.end_line(contents.ends[name]))
-    [judged] = report.judge([SPEC], contents)
+    [judged] = judge([SPEC], contents)
     verdict = judged.verdict.plain()
     writer.append({"kind": "verdict", "number": 0, "verdict": verdict, "time": 1.0})
     for line in more:

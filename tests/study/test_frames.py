@@ -24,7 +24,7 @@ from tests.study.test_preflight import FACTS
 SPEC = make_spec(
     "arms.sam_on.search={lr: {low: 0.01, high: 1.0, log: true}, batch_size: {choices: [32, 64]}}"
 )
-CONTENTS = make_contents(SPEC, lambda t: math.nan if t.index == 1 else hill(t))
+CONTENTS = make_contents(SPEC, lambda t: math.nan if t.index == 1 else hill(t), images=37)
 UNFINISHED = make_contents(SPEC, upto=7)
 
 
@@ -64,6 +64,18 @@ def test_a_row_a_trial_holds_what_the_journal_says_of_it() -> None:
         assert got["started"].timestamp() == CONTENTS.started[name]
         assert got["seconds"] == 50
     assert row(trials, "tiny/sam_on/search/0")["perturbed_share"] == 0.6
+
+
+def test_a_column_a_confirm_trial_holds_the_images_that_it_got_right() -> None:
+    images = frames([SPEC], CONTENTS).images
+    finished = [n for n, end in CONTENTS.ends.items() if end.correct is not None]
+    assert list(images.columns) == finished
+    assert len(finished) == 3 * 5  # of 6 seeds one diverges
+    assert images.shape[0] == 37
+    for name in finished:
+        accuracy = CONTENTS.ends[name].scores["test_accuracy"]
+        assert 100 * images[name].mean() == pytest.approx(accuracy)
+    assert frames([SPEC], make_contents(SPEC)).images.empty
 
 
 def test_columns_have_the_types_that_people_calculate_with() -> None:

@@ -16,7 +16,7 @@ from study.journal import Contents, Journal, RecordError
 from study.journal_reader import JournalError, Reader
 from study.ledger import Ledger, open_file
 from study.recorder import Recorder
-from study.records import End, Epoch, Trial
+from study.records import Correct, End, Epoch, Trial
 from tests.study.synthetic import HEADER, make_spec
 
 TRIAL = Trial("tiny", "sam_on", "search", 0, 0, {"rho": 0.5})
@@ -207,6 +207,64 @@ def test_a_trial_that_lost_a_line_has_not_ended_and_is_whole_once_it_is_run_agai
     [result] = after.results
     assert (result.trial, result.end.status, result.epochs[0].epoch) == (TRIAL, "finished", 1)
     assert after.damaged == damaged
+
+
+CONFIRM = Trial("tiny", "sam_on", "confirm", 0, 100_000, {"rho": 0.5})
+RIGHT = Correct(11, bytes([0b10110111, 0b00100000]))  # 7 of 11
+TESTED = End(
+    CONFIRM.name, "finished", "",
+    {"validation_accuracy": 60.0, "test_accuracy": 100 * (7 / 11), "test_loss": 0.4}, 0, 3.0, RIGHT,
+)  # fmt: skip
+
+
+def ends_of(path: Path, trial: Trial, line: Mapping[str, Any]) -> dict[str, End]:
+    with path.open("a") as file:
+        for each in (journal.start_line(trial, 1.0), line):
+            file.write(json.dumps(each) + "\n")
+    return dict(journal.read(path).ends)
+
+
+def test_an_end_line_says_which_images_were_right_where_the_end_does(path: Path) -> None:
+    line = journal.end_line(TESTED)
+    assert line["correct"] == {"images": 11, "bits": "tyA="}
+    assert "correct" not in journal.end_line(END)
+    assert ends_of(path, CONFIRM, line) == {CONFIRM.name: TESTED}
+
+
+def test_an_end_line_of_an_earlier_version_lacks_them(path: Path) -> None:
+    line = {key: value for key, value in journal.end_line(TESTED).items() if key != "correct"}
+    assert ends_of(path, CONFIRM, line) == {CONFIRM.name: replace(TESTED, correct=None)}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"correct": None},
+        {"correct": {"images": 11}},
+        {"correct": {"images": 11, "bits": "tyA"}},  # cut
+        {"correct": {"images": 11, "bits": "ty A="}},
+        {"correct": {"images": 11, "bits": "tyB="}},  # bits of base64 that mean nothing
+        {"correct": {"images": 11, "bits": "ty\u00e4="}},
+        {"correct": {"images": 11, "bits": ""}},
+        {"correct": {"images": 11, "bits": "tw=="}},  # 8 images
+        {"correct": {"images": 17, "bits": "tyA="}},
+        {"correct": {"images": 10, "bits": "tyA="}},  # the eleventh would be one too many
+        {"correct": {"images": 0, "bits": ""}},
+        {"correct": {"images": -11, "bits": "tyA="}},
+        {"correct": {"images": 12, "bits": "tyA="}},  # 7 of 12 is another accuracy
+        {"correct": {"images": 11, "bits": "tiA="}},  # 6
+        {"status": "diverged"},
+        {"scores": {"validation_accuracy": 60.0}},
+    ],
+)
+def test_images_that_do_not_fit_damage_the_line(path: Path, changed: Mapping[str, Any]) -> None:
+    assert ends_of(path, CONFIRM, {**journal.end_line(TESTED), **changed}) == {}
+    assert journal.read(path).damaged == (3,)
+
+
+def test_a_search_trial_has_no_test_images(path: Path) -> None:
+    line = {**journal.end_line(TESTED), "trial": TRIAL.name}
+    assert ends_of(path, TRIAL, line) == {}
 
 
 def test_what_is_told_of_damaged_lines_is_short() -> None:

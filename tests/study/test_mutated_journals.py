@@ -14,7 +14,8 @@ from study.home import Home
 from study.journal import Journal
 from study.journal_reader import JournalError
 from study.ledger import Ledger
-from study.records import Failure
+from study.records import Failure, Measured, Measurement
+from study.rounds import judge
 from study.verdict import decide
 from study.yamlfile import SpecError
 from tests.study.mutated_journals import mutated
@@ -25,8 +26,8 @@ CASES = 56
 
 
 def whole_journal(folder: Path) -> bytes:
-    """Of a study with its verdict, a failed attempt, a note and an extension that has begun."""
-    contents = make_contents(SPEC)
+    """Of a study with its verdict, a failed attempt, a note, a measurement and an extension."""
+    contents = make_contents(SPEC, images=37)
     writer = Journal(folder / "whole.jsonl")
     writer.append(contents.header)
     for name, trial in contents.trials.items():
@@ -37,7 +38,10 @@ def whole_journal(folder: Path) -> bytes:
             writer.append(journal.failure_line(Failure(name, 1, "node lost", 3, 5.0)))
         writer.append(journal.end_line(contents.ends[name]))
     writer.append({"kind": "note", "text": "mind this", "time": 5.0})
-    [judged] = report.judge([SPEC], contents)
+    sharp = Measured("worst_l2_adaptive", "all", 0.5, 0.25)
+    found = Measurement("tiny/sgd/confirm/0", "sharpness", None, (sharp,), 5.5)
+    writer.append(journal.measurement_line(found))
+    [judged] = judge([SPEC], contents)
     writer.append({"kind": "verdict", "number": 0, "verdict": judged.verdict.plain(), "time": 6.0})
     more = extension.extended(SPEC, None, 3).model_dump()
     writer.append({"kind": "extend", "number": 1, "spec": more, "time": 7.0})
@@ -94,7 +98,7 @@ def test_whatever_lines_are_damaged_the_trials_that_lost_by_it_make_the_study_wh
     drawn = random.Random(seed)
     path = tmp_path / "journal.jsonl"
     header, *lines = whole_journal(tmp_path).splitlines(keepends=True)
-    whole = make_contents(SPEC)
+    whole = make_contents(SPEC, images=37)
     for number in drawn.sample(range(len(lines)), drawn.choice((1, 3, 12))):
         lines[number] = drawn.choice((b"\x00" * 60, b"[]", lines[number][:40])) + b"\n"
     path.write_bytes(b"".join([header, *lines]))

@@ -9,6 +9,8 @@ import pytest
 
 from study import preflight, provenance
 from study.home import Home
+from study.tracking_state import State, write_state
+from study.tracking_uri import masked
 from study.yamlfile import SpecError
 from tests.study.synthetic import make_spec
 
@@ -28,9 +30,27 @@ def test_a_tracking_store_is_that_of_the_flag_the_environment_or_this_folder(
         preflight.tracking_store("htp://localhost", tmp_path)
 
 
-def test_a_password_is_not_shown() -> None:
-    assert "secret" not in preflight.how_to_look("postgresql://me:secret@host/db")
-    assert preflight.how_to_look("http://host:5000") == "http://host:5000"
+def test_the_way_to_mlflow_leads_to_the_study_and_shows_no_password(tmp_path: Path) -> None:
+    home = Home(tmp_path, "s")
+    home.folder.mkdir()
+    view = "workflowType=machine_learning&viewStateShareKey=confirm&compareRunsMode=CHART"
+    for uri, shown, place in (
+        ("http://host:5000", "http://host:5000", "http://host:5000"),
+        ("https://me:secret@host/base/", "https://***@host/base/", "https://host/base"),
+        (
+            "postgresql://me:secret@host/db",
+            "mlflow ui --backend-store-uri postgresql://***@host/db",
+            "http://127.0.0.1:5000",
+        ),
+    ):
+        there = f"to compare studies: {shown}"
+        assert list(preflight.how_to_look(uri, home)) == [there]
+        write_state(home.folder, State(masked(uri), "7", 0))
+        link = f"this study there: {place}/#/experiments/7/runs?{view}"
+        assert list(preflight.how_to_look(uri, home)) == [there, link]
+        assert list(preflight.how_to_look("http://other", home)) == [
+            "to compare studies: http://other"
+        ]
 
 
 def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from study import journal, tracking, tracking_names, tracking_state
+from study import journal, tracking, tracking_names, tracking_state, tracking_views
 from study.records import End
 from study.tracking import Mirror
 from study.tracking_state import State, TrackingError
@@ -86,7 +86,20 @@ def test_the_parent_run_tells_the_question(study: Study, uri: str) -> None:
     assert parent.data.tags["stage"] == "study"
     assert parent.data.tags["question"] == "Which is better?"
     assert parent.data.tags["mlflow.note.content"] == "Which is better?"
+    assert parent.data.params == {"confirm_seeds": "2", "trials_per_arm": "2"}
     assert parent.info.status == "RUNNING"
+
+
+def test_an_experiment_gets_the_views_that_it_lacks_and_keeps_those_that_were_changed(
+    study: Study, uri: str
+) -> None:
+    client = tracking.open_store(uri)
+    views = tracking_views.tags(tracking_names.millis(T0))
+    first, *_ = views
+    number = client.create_experiment("s", tags={first: "mine"})
+    sync(study, uri, finish=False)
+    held = client.get_experiment(number).tags
+    assert held == {**tracking.EXPERIMENT_TAGS, **views, first: "mine"}
 
 
 def test_metrics_have_the_epoch_as_step_and_the_journals_time(study: Study, uri: str) -> None:
@@ -243,7 +256,12 @@ def test_the_verdict_comes_with_artifacts_and_summary(study: Study, uri: str) ->
     parent = runs(uri)["s"]
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["verdict"] == "sam_on is better."
-    assert parent.data.tags["mlflow.note.content"] == "Which is better?\n\nsam_on is better."
+    assert parent.data.tags["mlflow.note.content"] == (
+        "Which is better?\n\nsam_on is better.\n\n"
+        "| comparison\xa0 | n\xa0 | difference\xa0 | interval\xa0 | p (Holm)\xa0 | verdict\xa0 |\n"
+        "|---|---|---|---|---|---|\n"
+        "| `sam_on` − `sgd`\xa0 | 4\xa0 | +1.50\xa0 | [+1.00, +2.00]\xa0 | –\xa0 | better\xa0 |"
+    )
     p = parent.data.metrics.pop("p.sam_on_vs_sgd")
     assert math.isnan(p)
     assert parent.data.metrics == {

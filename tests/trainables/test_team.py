@@ -70,10 +70,12 @@ def trained(config: Config, team: Team | None) -> tuple[list[dict[str, float]], 
     """The metrics of each epoch, with those of the test set in the end, and the weights."""
     training = Training(config, *data.load_pool("digits"), team=team)
     metrics = [training.epoch() for _ in range(config.epochs)]
-    metrics.append(training.test(data.load_test("digits")[0]))
+    tested, correct = training.test(data.load_test("digits")[0])
+    metrics.append(tested)
     for each in metrics:
         each.pop("seconds_per_epoch", None)
-    return metrics, training.model.state_dict()
+    right = torch.tensor(list(correct.bits), dtype=torch.uint8)
+    return metrics, {**training.model.state_dict(), "right": right}
 
 
 def _train_all(team: Team, folder: Path) -> None:

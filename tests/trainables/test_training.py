@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +132,11 @@ def test_validation_is_the_mean_over_clean_validation_images(
     assert metrics["validation_accuracy"] == pytest.approx(100 * right)
     loss = torch.nn.functional.cross_entropy(logits, labels).item()
     assert metrics["validation_loss"] == pytest.approx(loss, rel=1e-5)
+    # several batches of an evaluation, of which the last is not full
+    many = np.resize(chosen, 2065)
+    _, correct = training.test(data.Images(pool.images[many], pool.labels[many]))
+    bits = (logits.argmax(1) == labels).numpy()
+    assert correct.bits == np.packbits(np.resize(bits, 2065)).tobytes()
 
 
 def test_the_learning_rate_follows_half_a_cosine(digits: tuple[data.Images, data.Facts]) -> None:
@@ -147,8 +153,11 @@ def test_the_test_set_changes_nothing(digits: tuple[data.Images, data.Facts]) ->
     plain, tested = Training(CONFIG, *digits), Training(CONFIG, *digits)
     plain.epoch()
     tested.epoch()
-    scores = tested.test(test)
+    scores, correct = tested.test(test)
     assert set(scores) == {"test_loss", "test_accuracy"}
+    assert correct.images == len(test.labels) == 697
+    right = np.unpackbits(np.frombuffer(correct.bits, np.uint8), count=697)
+    assert scores["test_accuracy"] == 100 * (int(right.sum()) / 697)
     plain.epoch()
     tested.epoch()
     assert digest(plain) == digest(tested)

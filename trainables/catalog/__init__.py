@@ -9,6 +9,7 @@ from __future__ import annotations
 from trainables.catalog import subsets
 from trainables.catalog.datasets import DATA_NAMES, DATASETS, DataSet, data_set
 from trainables.catalog.geometries import GEOMETRIES, Geometry, Range
+from trainables.catalog.measures import HEADLINES, MEASURES
 from trainables.catalog.models import (
     MODEL_NAMES,
     MODELS,
@@ -36,6 +37,8 @@ __all__ = [
     "DATA_NAMES",
     "DIAGNOSTICS",
     "GEOMETRIES",
+    "HEADLINES",
+    "MEASURES",
     "MODELS",
     "MODEL_NAMES",
     "NORMS",

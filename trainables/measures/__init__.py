@@ -1,0 +1,1 @@
+"""What is measured on the weights of confirmed models: docs/measures.md. `row` needs no torch."""
