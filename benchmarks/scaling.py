@@ -24,7 +24,6 @@ import argparse
 import heapq
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import statistics
@@ -32,7 +31,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy import NullPool, create_engine, text
 
+from benchmarks.measured import apart
 from study import ledger_store, preflight, report, resolve, stages, sync, tracking
 from study.course import Course
 from study.home import Home
@@ -108,9 +107,7 @@ def _print(columns: Mapping[int, Figures]) -> None:
 
 def _apart(title: str, call: Callable[..., Figures], *arguments: Any) -> Figures:
     """What `call` returns, and what memory it took, from a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(_measured, title, call, *arguments).result()
+    return apart(_measured, title, call, *arguments)
 
 
 def _measured(title: str, call: Callable[..., Figures], *arguments: Any) -> Figures:

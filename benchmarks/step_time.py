@@ -1,48 +1,301 @@
-"""Time of a training step of each arm of a study, as a ratio to its first arm.
+"""Time and memory of a training step, ours against plain PyTorch and pytorch_optimizer's SAM.
 
-    python benchmarks/step_time.py search_spaces/norm_vs_all.yaml [--rounds 30]
+    python -m benchmarks.step_time [--models resnet20 vit_tiny] [--rounds 30] [--threads 2]
+                                   [--memory] [--json FILE]
 
-Steps of all arms take turns in one process with one thread, data preparation included, so that
-whatever else the machine does falls on all of them; the ratio is that of a round's steps. Prints
-the median and the quartiles over rounds.
+Steps of all contestants take turns in one process on one batch that lies on the device, so that
+whatever else the machine does falls on all of them. A ratio is that of two steps of one round; told
+are the medians over rounds with 95 % bootstrap intervals. --memory: for each contestant a process
+of its own, with the largest memory that its steps held beyond what it held before them, and what
+stays between steps beyond weights and momentum. Runs on a GPU where there is one.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import gc
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from study import resolve, stages
-from trainables import data
-from trainables.config import Config
-from trainables.timing import measure
-from trainables.training import Training, deterministic
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pytorch_optimizer import SAM
+from torch import Tensor
+from torch.optim import SGD
+
+from benchmarks.measured import interval
+from trainables.models import make_model
+from trainables.sam import SharpnessAware, perturbed_parameters
+
+Step = Callable[[], object]
+_RHO = 0.5
+_WARM = 3
+_SHAPES = {"resnet20": (128, 32), "resnet56": (128, 32), "wrn16_4": (64, 32), "vit_tiny": (32, 64)}
+"""Images of a batch and their size, by model."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant. ratio, low, high: to the step of SGD; to_two_pass: to the plain SAM-ON; peak,
+    kept: bytes, None where memory was not looked at."""
+
+    model: str
+    contestant: str
+    milliseconds: float
+    ratio: float
+    low: float
+    high: float
+    to_two_pass: float
+    n: int
+    peak: int | None = None
+    kept: int | None = None
+
+
+class Bench:
+    """A model, its batch and its base optimizer, the same for every contestant."""
+
+    def __init__(self, name: str, device: str) -> None:
+        torch.manual_seed(0)
+        samples, size = _SHAPES[name]
+        self.model = make_model(name, num_classes=10, in_channels=3, image_size=size).to(device)
+        self.base = SGD(self.model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        self.images = torch.randn(samples, 3, size, size, device=device)
+        self.labels = torch.randint(0, 10, (samples,), device=device)
+
+    def loss(self, network: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Mean loss of the batch."""
+        logits = (network or self.model)(self.images)
+        return F.cross_entropy(logits, self.labels, label_smoothing=0.1)
+
+
+def sgd(bench: Bench) -> Step:
+    """A step of SGD as everybody writes it."""
+
+    def step() -> None:
+        bench.base.zero_grad()
+        bench.loss().backward()  # type: ignore[no-untyped-call]
+        bench.base.step()
+
+    return step
+
+
+def two_pass(bench: Bench, perturb: str = "norm") -> Step:
+    """SAM in two whole passes with a copy of every weight, as its users and SAM-ON's authors do."""
+    moved = [p for _, p in perturbed_parameters(bench.model, perturb)]
+    every = list(bench.model.parameters())
+
+    def step() -> None:
+        bench.base.zero_grad()
+        bench.loss().backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            norm = torch.stack([p.grad.norm() for p in moved if p.grad is not None]).norm()
+            copies = [p.clone() for p in every]
+            for p in moved:
+                if p.grad is not None:
+                    p.add_(p.grad * (_RHO / (norm + 1e-12)))
+        bench.base.zero_grad()
+        bench.loss().backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for p, copy in zip(every, copies, strict=True):
+                p.copy_(copy)
+        bench.base.step()
+
+    return step
+
+
+def two_pass_defaults(bench: Bench) -> Step:
+    """`two_pass` in the memory format that PyTorch starts from."""
+    bench.model.to(memory_format=torch.contiguous_format)
+    return two_pass(bench)
+
+
+def pytorch_optimizer(bench: Bench) -> Step:
+    """SAM of the package pytorch_optimizer, on every parameter."""
+    settings: Any = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = SAM(bench.model.parameters(), SGD, rho=_RHO, **settings)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = bench.loss()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def step() -> None:
+        closure()
+        optimizer.step(closure)
+
+    return step
+
+
+def ours(
+    variant: str, perturb: str = "all", *, compiled: bool = False, **options: Any
+) -> Callable[[Bench], Step]:
+    """A step of SharpnessAware."""
+
+    def make(bench: Bench) -> Step:
+        rho = None if variant == "none" else _RHO
+        optimizer = SharpnessAware(bench.model, bench.base, variant, perturb, rho, **options)
+        network: Any = torch.compile(bench.model) if compiled else bench.model
+
+        def losses(batch: tuple[Tensor, Tensor]) -> Tensor:
+            images, labels = batch
+            return F.cross_entropy(network(images), labels, reduction="none", label_smoothing=0.1)
+
+        return lambda: optimizer.step(losses, (bench.images, bench.labels))
+
+    return make
+
+
+CONTESTANTS: dict[str, Callable[[Bench], Step]] = {
+    "SGD, plain": sgd,
+    "SGD, ours": ours("none"),
+    "SAM-all, plain two-pass": lambda bench: two_pass(bench, "all"),
+    "SAM-all, pytorch_optimizer": pytorch_optimizer,
+    "SAM-all, ours": ours("sam"),
+    "SAM-ON, plain two-pass": two_pass,
+    "SAM-ON, plain, PyTorch's defaults": two_pass_defaults,
+    "SAM-ON, ours, exact": ours("sam", "norm"),
+    "SAM-ON, ours, compiled": ours("sam", "norm", compiled=True),
+    "SAM-ON, fraction:0.25": ours("sam", "norm", ascent="fraction:0.25"),
+    "SAM-ON, previous": ours("sam", "norm", ascent="previous"),
+    "SAM-ON, every 5": ours("sam", "norm", every=5),
+    "norm_last:0.25, ours, exact": ours("sam", "norm_last:0.25"),
+}
+_FIRST, _TWO_PASS = "SGD, plain", "SAM-ON, plain two-pass"
+
+
+def timed(model: str, rounds: int, device: str) -> list[Row]:
+    """Every contestant on one model."""
+    steps = {name: make(Bench(model, device)) for name, make in CONTESTANTS.items()}
+    for step in steps.values():
+        for _ in range(_WARM):
+            step()
+    # A SAM step that perturbs every fifth time costs what five of them cost, divided by five.
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            repeats = 5 if name.endswith("every 5") else 1
+            _wait(device)
+            begun = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            _wait(device)
+            seconds[name].append((time.perf_counter() - begun) / repeats)
+    first, plain = np.array(seconds[_FIRST]), np.array(seconds[_TWO_PASS])
+    rows = []
+    for name, values in seconds.items():
+        ratios = np.array(values) / first
+        low, high = interval(ratios.tolist())
+        rows.append(
+            Row(
+                model,
+                name,
+                1000 * float(np.median(values)),
+                float(np.median(ratios)),
+                low,
+                high,
+                float(np.median(np.array(values) / plain)),
+                rounds,
+            )
+        )
+    return rows
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _memory(model: str, contestant: str, device: str, threads: int, answer: Any) -> None:
+    """In a process of its own: bytes at the peak of its steps beyond before, and kept after them
+    beyond weights, gradients, momentum and batch."""
+    torch.set_num_threads(threads)
+    bench = Bench(model, device)
+    step = CONTESTANTS[contestant](bench)
+    before = _resident() if device == "cpu" else torch.cuda.memory_allocated()
+    for _ in range(_WARM):
+        step()
+    peak = (_resident() if device == "cpu" else torch.cuda.max_memory_allocated()) - before
+    bench.base.zero_grad()
+    gc.collect()
+    sizes = {
+        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
+        for each in gc.get_objects()
+        if isinstance(each, Tensor)
+    }
+    for owned in (*bench.model.state_dict().values(), bench.images, bench.labels):
+        sizes.pop(owned.untyped_storage().data_ptr(), None)
+    momentum = sum(p.numel() * p.element_size() for p in bench.model.parameters())
+    answer.put((peak, sum(sizes.values()) - momentum))
+
+
+def _resident() -> int:
+    """The largest resident set of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def with_memory(row: Row, device: str, threads: int) -> Row:
+    """The row with what its contestant holds."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    child = context.Process(
+        target=_memory, args=(row.model, row.contestant, device, threads, answer)
+    )
+    child.start()
+    child.join()
+    if child.exitcode:
+        sys.exit(f"{row.contestant} on {row.model} ended with {child.exitcode}")
+    peak, kept = answer.get()
+    return Row(**{**asdict(row), "peak": peak, "kept": kept})
+
+
+def show(rows: list[Row]) -> None:
+    """Prints a table a model."""
+    for model in dict.fromkeys(row.model for row in rows):
+        samples, size = _SHAPES[model]
+        network = make_model(model, num_classes=10, in_channels=3, image_size=size)
+        moved = sum(p.numel() for _, p in perturbed_parameters(network, "norm"))
+        print(f"\n{model}, batch {samples}, {size}x{size}; norm holds {4 * moved:,} bytes")
+        print(
+            f"{'':34}{'ms':>8}  {'/ SGD (95 %)':22}{'/ two-pass':>11}{'peak MB':>9}{'kept B':>12}"
+        )
+        for row in (row for row in rows if row.model == model):
+            ratio = f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
+            peak = "" if row.peak is None else f"{row.peak / 1e6:.0f}"
+            kept = "" if row.kept is None else f"{row.kept:,}"
+            print(
+                f"{row.contestant:34}{row.milliseconds:8.1f}  {ratio:22}{row.to_two_pass:11.3f}"
+                f"{peak:>9}{kept:>12}"
+            )
+        print(f"n = {rows[0].n} rounds")
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("spec", type=Path)
-    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--models", nargs="+", choices=list(_SHAPES), default=list(_SHAPES))
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    spec = resolve.load(options.spec, options.set)
-    deterministic(threads=1)
-    pool, facts = data.load_pool(**stages.data_place(spec))
-    arms = {
-        name: Training(Config(**config), pool, facts)
-        for name, config in stages.example_configs(spec).items()
-    }
-    ratios: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(options.rounds):
-        seconds = {name: statistics.median(measure(training)) for name, training in arms.items()}
-        first = next(iter(seconds.values()))
-        for name, value in seconds.items():
-            ratios[name].append(value / first)
-    for name, values in ratios.items():
-        low, middle, high = statistics.quantiles(values, n=4)
-        print(f"{name:16} {middle:5.2f}  quartiles {low:.2f} to {high:.2f}, n = {len(values)}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {device}, {options.threads} threads")
+    rows = [row for model in options.models for row in timed(model, options.rounds, device)]
+    if options.memory:
+        rows = [with_memory(row, device, options.threads) for row in rows]
+    show(rows)
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 if __name__ == "__main__":

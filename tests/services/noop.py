@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from tests.study.mirrored import METRICS
 from trainables.trainable import SamTrainable
 
 EPOCHS = 5
 _WINDOW = 200  # trials
+
+
+class Clock:
+    """Wall-clock and this process's CPU time from the first `start` to the last `end`, seconds."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._last = 0.0
+        self.wall = self.cpu = 0.0
+
+    def start(self) -> None:
+        """A trial starts."""
+        self._first = self._first or (time.perf_counter(), time.process_time())
+
+    def end(self) -> None:
+        """A trial has ended."""
+        assert self._first is not None
+        self._last = time.perf_counter()
+        self.wall = self._last - self._first[0]
+        self.cpu = time.process_time() - self._first[1]
+
+    def since_end(self) -> float:
+        """Seconds since the last `end`."""
+        return time.perf_counter() - self._last
 
 
 class NoopTrainable(SamTrainable):
@@ -20,7 +48,8 @@ class NoopTrainable(SamTrainable):
 
     @staticmethod
     def _begin(config: Mapping[str, Any]) -> Any:
-        return _NoopRun(config["trial"], confirm=bool(config["test"]))
+        epochs = config["training"]["epochs"]
+        return _NoopRun(config["trial"], epochs, confirm=bool(config["test"]))
 
 
 class UnbundledTrainable(NoopTrainable):
@@ -31,9 +60,15 @@ class UnbundledTrainable(NoopTrainable):
         return [self.train()]
 
 
+def told(epoch: int) -> dict[str, float]:
+    """What a trial that trains nothing tells of an epoch: the metrics of one that does."""
+    return {key: 80.0 + epoch + i / 10 for i, key in enumerate(METRICS)}
+
+
 class _NoopRun:
-    def __init__(self, name: str, *, confirm: bool) -> None:
+    def __init__(self, name: str, epochs: int, *, confirm: bool) -> None:
         self._name = name
+        self._epochs = epochs
         self._confirm = confirm
         self._done = 0
 
@@ -41,11 +76,11 @@ class _NoopRun:
         from trainables.trial import Ending, Report
 
         self._done += 1
-        metrics = {"train_loss": 1.0, "validation_accuracy": 80.0 + self._done}
-        scores = {"validation_accuracy": 80.0 + self._done}
+        metrics = told(self._done)
+        scores = {"validation_accuracy": metrics["validation_accuracy"]}
         if self._confirm:
             scores |= {"test_accuracy": 80.0, "test_loss": 1.0}
-        ending = Ending("finished", "", scores) if self._done == EPOCHS else None
+        ending = Ending("finished", "", scores) if self._done == self._epochs else None
         return Report(self._name, self._done, metrics, float(self._done), ending)
 
     def keep(self) -> None:
@@ -53,16 +88,48 @@ class _NoopRun:
 
 
 def measure(
-    spec: Path, assignments: list[str], folder: Path, workers: int, *, bundles: bool
+    spec: Path,
+    assignments: list[str],
+    folder: Path,
+    workers: int,
+    *,
+    bundles: bool,
+    mirror: bool = True,
 ) -> dict[str, float]:
     """Runs the command of norm_vs_all in this process, on a Ray of `workers` CPUs that it starts.
-    bundles: of epochs, as a study sends short ones. CPU time is that of the whole command."""
+    bundles: of epochs, as a study sends short ones. mirror: whether there is one."""
     import ray
 
-    from study import journal, run, tuning
+    from study import execution, journal, run, tracking_watch, tuning
+    from study.tracking_process import MirrorProcess
 
     replaced = NoopTrainable if bundles else UnbundledTrainable
     tuning._trainable.SamTrainable = replaced  # type: ignore[attr-defined]
+    clock = Clock()
+    mirrors = list[float]()
+
+    class Clocked(tuning._Callback):
+        def _start(self, *arguments: Any) -> None:
+            clock.start()
+            super()._start(*arguments)
+
+        def _end(self, *arguments: Any) -> None:
+            super()._end(*arguments)
+            clock.end()
+
+    class Mirror(MirrorProcess):
+        def stop(self, timeout: float) -> str | None:
+            before = os.times()
+            problem = super().stop(timeout)
+            now = os.times()  # with what a child took only once it has ended
+            user, system = before.children_user, before.children_system
+            mirrors.append(now.children_user - user + now.children_system - system)
+            return problem
+
+    tuning._Callback = Clocked  # type: ignore[misc]
+    tracking_watch.MirrorProcess = Mirror  # type: ignore[attr-defined]
+    if not mirror:
+        execution.mirrored = _unmirrored  # type: ignore[assignment, attr-defined]
     # As the engine does, but for the number of CPUs: it takes the Ray that is there.
     ray.init(
         "local",
@@ -91,9 +158,16 @@ def measure(
         "command, s": ended - began,
         "until the first trial, s": first - began,
         "first start to last end, s": times[-1] - first,
+        "the same, driver's CPU time, s": clock.cpu,
         "after the last end, s": ended - times[-1],
         "results a second": lines / (times[-1] - first),
         f"trials a second, first {_WINDOW}": window / (times[window] - times[0]),
         f"trials a second, last {_WINDOW}": window / (times[-1] - times[-1 - window]),
-        "driver's CPU time, ms a result": 1e3 * cpu / lines,
+        "driver's CPU time, whole command, ms a result": 1e3 * cpu / lines,
+        "mirror's CPU time, s": sum(mirrors),
     }
+
+
+@contextmanager
+def _unmirrored(*_: object) -> Iterator[Any]:
+    yield SimpleNamespace(state="", finish=lambda: None)

@@ -30,6 +30,7 @@ from trainables.sam.memory import kept, on_device
 from trainables.sam.passes import Batch, LossFunction, chunks
 from trainables.sam.presets import check_rho, complete_options, preset_of
 from trainables.sam.replicas import Replicas, unwrapped
+from trainables.sam.reuse import Reuse
 from trainables.sam.schedules import Epoch, perturbs
 from trainables.sam.step import Memory, Outcome, Parts, Step, Target
 from trainables.sam.subsets import Selection, fill_fisher, nothing_selected, selection
@@ -101,6 +102,7 @@ class SharpnessAware(Optimizer):
             self._replicas.share_batchnorm(self.options.get("m"))
         self.model = unwrapped(model)
         self._statistics = RunningStatistics(self.model)
+        self._reuse = Reuse(self.model)
         self._steps = 0
         self._memory: Memory = {}
         self._selection: Selection | None = None
@@ -146,6 +148,7 @@ class SharpnessAware(Optimizer):
         step = Step(parts, loss_fn, pieces, scaler, self._memory, self._steps, epoch)
         with torch.enable_grad():
             outcome = (UPDATES[self._preset.update] if active else base)(step)
+        self._reuse.forget()
         self._agree(outcome)
         cosine = watched(outcome, parts.targets) if self.diagnose else []
         skipped, memory = self._base_step.apply(
@@ -296,6 +299,7 @@ class SharpnessAware(Optimizer):
             targets,
             self._every,
             self._statistics,
+            self._reuse,
             self._replicas,
             self.generator,
         )

@@ -16,6 +16,7 @@ from trainables.sam.batchnorm import Run, RunningStatistics
 from trainables.sam.geometry import GEOMETRIES, Tensors, global_norm
 from trainables.sam.passes import LossFunction, Slice, gradients, mean_loss
 from trainables.sam.replicas import Replicas
+from trainables.sam.reuse import Reuse
 from trainables.sam.schedules import Epoch, scheduled_rho
 from trainables.sam.weights import RandomNumbers, frozen, shifted
 
@@ -52,6 +53,7 @@ class Parts:
     targets: list[Target]
     every: list[Tensor]
     statistics: RunningStatistics
+    reuse: Reuse
     replicas: Replicas
     generator: torch.Generator
 
@@ -112,6 +114,8 @@ class Step:
         self._zeroed = False
         self._chunk = 0
         self._passed = False
+        self._recorded: list[Slice] | None = None
+        self._norm = torch.zeros(())
 
     # -- what the variants read --
 
@@ -162,8 +166,14 @@ class Step:
         gradient is computed that was not asked for."""
         weights: list[Tensor] = [t.parameter for t in targets]
         moving = set(weights)
-        resting = [p for p in self.parts.every if p not in moving]
-        with self._passing(which, slices) as around, frozen(resting):
+        with ExitStack() as stack:
+            if targets is self.targets and self._is_whole(slices):
+                moving |= self.parts.reuse.parameters(weights)
+                stack.enter_context(self.parts.reuse.recorded())
+                self._recorded = slices
+            resting = [p for p in self.parts.every if p not in moving]
+            around = stack.enter_context(self._passing(which, slices))
+            stack.enter_context(frozen(resting))
             loss, found = gradients(
                 self.loss_fn, slices, weights, self.scaler, self.used, around=around, keep=keep
             )
@@ -184,10 +194,20 @@ class Step:
             scaled = loss if self.scaler is None else self.scaler.scale(loss)
             scaled.backward()  # type: ignore[no-untyped-call]
 
-        with self._passing(None, slices) as around:
+        with ExitStack() as stack:
+            if self._recorded is slices:
+                stack.enter_context(self.parts.reuse.replayed(self._norm))
+            around = stack.enter_context(self._passing(None, slices))
             loss = mean_loss(self.loss_fn, slices, backward, around=around)
+        self._recorded = None
         self._count(slices)
         return loss
+
+    def _is_whole(self, slices: list[Slice]) -> bool:
+        """Whether a pass at w over slices is the first half of a step whose second half may go on
+        from what it computed: one graph is kept, and no statistics are to move twice."""
+        once = self.options.get("bn_statistics") != "both"
+        return once and len(slices) == 1 and any(slices is chunk for chunk in self.chunks)
 
     def look(self, slices: list[Slice]) -> list[Tensor]:
         """Losses at the present weights, without gradient or statistics; a third of a pass."""
@@ -256,7 +276,7 @@ class Step:
         )
         if moving is not self.targets:
             shift = masked(over(shift, moving, self.targets), self.targets)
-        norm = global_norm(shift)
+        self._norm = norm = global_norm(shift)
         if self.options["bn_statistics"] == "both":
             # The second pass would leave NaN in the statistics, though the step is skipped.
             for part in shift:

@@ -41,6 +41,16 @@ def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
             p.requires_grad = True
 
 
+def cuda_devices(parameters: Iterable[Tensor]) -> list[torch.device]:
+    """Where parameters lie, but for the CPU; in an order that does not change."""
+    return sorted({p.device for p in parameters if p.is_cuda}, key=str)
+
+
+def random_states(devices: Iterable[torch.device]) -> list[Tensor]:
+    """Where torch's global generators are: that of the CPU, then those of these CUDA devices."""
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+
+
 class RandomNumbers:
     """The random numbers that layers such as dropout draw from torch's global generators.
 
@@ -48,8 +58,7 @@ class RandomNumbers:
     """
 
     def __init__(self, parameters: Sequence[Tensor], *, replay: bool) -> None:
-        devices = {p.device for p in parameters if p.is_cuda} if replay else set()
-        self._devices = sorted(devices, key=str)
+        self._devices = cuda_devices(parameters) if replay else []
         self._replay = replay
         self._states: dict[tuple[int, int], list[Tensor]] = {}
 
@@ -60,11 +69,8 @@ class RandomNumbers:
             if index in self._states:
                 self._set(self._states[index])
             else:
-                self._states[index] = self._get()
+                self._states[index] = random_states(self._devices)
         yield
-
-    def _get(self) -> list[Tensor]:
-        return [torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in self._devices)]
 
     def _set(self, states: list[Tensor]) -> None:
         torch.set_rng_state(states[0])
