@@ -140,10 +140,10 @@ def _wait(device: str) -> None:
 
 
 def _show(rows: list[Row]) -> None:
-    print(f"{'':54}{'images a second (95 %)':32}ours / this (95 %)")
+    print(f"{'':54}{'images a second (95 %)':36}ours / this (95 %)")
     for row in rows:
         rate = f"{row.rate:,.0f} ({row.low:,.0f} to {row.high:,.0f})"
-        print(f"{row.work + ', ' + row.contestant:54}{rate:32}{told(row.ratios)}")
+        print(f"{row.work + ', ' + row.contestant:54}{rate:36}{told(row.ratios)}")
 
 
 def _arrays(count: int, device: str) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
