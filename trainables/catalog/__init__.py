@@ -21,6 +21,7 @@ from trainables.catalog.nearest import nearest, shown
 from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Choice
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
+from trainables.catalog.settings import channels_last, eval_batch
 from trainables.catalog.subsets import Kind
 from trainables.catalog.variants import (
     VARIANTS,
@@ -53,8 +54,10 @@ __all__ = [
     "Option",
     "Range",
     "Variant",
+    "channels_last",
     "cost",
     "data_set",
+    "eval_batch",
     "geometry",
     "is_own",
     "model_options",
