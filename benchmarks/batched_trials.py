@@ -94,7 +94,7 @@ class Bench:
         for _ in range(trials):
             shape = {"in_channels": setting.channels, "image_size": setting.size}
             model = make_model("resnet8", num_classes=_CLASSES, width=setting.width, **shape)
-            model.to(device, dtype, memory_format=torch.channels_last)
+            model.to(device, dtype).to(memory_format=torch.channels_last)
             self.models.append(replace_all_batch_norm_modules_(model))
         batch = trials, setting.batch
         image = setting.channels, setting.size, setting.size

@@ -6,7 +6,7 @@ Everything that a spec may name is declared here once; `study.spec` checks again
 
 from __future__ import annotations
 
-from trainables.catalog import subsets
+from trainables.catalog import augmentations, subsets
 from trainables.catalog.datasets import DATA_NAMES, DATASETS, DataSet, data_set
 from trainables.catalog.geometries import GEOMETRIES, Geometry, Range
 from trainables.catalog.measures import HEADLINES, MEASURES
@@ -54,6 +54,7 @@ __all__ = [
     "Option",
     "Range",
     "Variant",
+    "augmentations",
     "channels_last",
     "cost",
     "data_set",
