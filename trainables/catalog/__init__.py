@@ -15,6 +15,7 @@ from trainables.catalog.models import (
     MODELS,
     NORMS,
     model_options,
+    unbatched_model,
     wrong_option,
 )
 from trainables.catalog.nearest import nearest, shown
@@ -29,6 +30,7 @@ from trainables.catalog.variants import (
     geometry,
     steady,
     suggested,
+    unbatched,
     undivided,
 )
 
@@ -63,6 +65,8 @@ __all__ = [
     "steady",
     "subsets",
     "suggested",
+    "unbatched",
+    "unbatched_model",
     "undivided",
     "wrong_option",
 ]
