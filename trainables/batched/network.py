@@ -30,7 +30,7 @@ _BY_CHANNEL: Mapping[Callable[..., Any], Sequence[str]] = {
         (),
     ),
 }
-"""By their forward, modules that mix no channels of different groups; and what counts them there."""
+"""Modules, by their forward, that mix no channels of different groups; and what counts these."""
 
 
 class GroupedNetwork:
@@ -44,17 +44,18 @@ class GroupedNetwork:
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self.count = len(models)
-        self.network = copy.deepcopy(models[0]).train()
-        if type(self.network).forward is not ConvNet.forward:
-            raise ValueError(f"{type(self.network).__name__} has no grouped form: no ConvNet")
-        head = self.network.head
-        self.network.head = nn.Identity()
-        for name, layer in self.network.named_modules():
+        network = copy.deepcopy(models[0]).train()
+        if not isinstance(network, ConvNet):
+            raise ValueError(f"{type(network).__name__} has no grouped form: it is no ConvNet")
+        head = network.head
+        network.set_submodule("head", nn.Identity())
+        for name, layer in network.named_modules():
             if (counted := _BY_CHANNEL.get(type(layer).forward)) is None:
                 raise ValueError(f"{type(layer).__name__} ({name}) has no grouped form")
             for key in counted:
                 setattr(layer, key, self.count * getattr(layer, key))
-        self.network.head = _Heads(self.count, head)
+        network.set_submodule("head", _Heads(self.count, head))
+        self.network = network
         self._share(models)
         self.leaves = dict(self.network.named_parameters())
         self.statistics = RunningStatistics(self.network)

@@ -166,6 +166,7 @@ class SharpnessAware(Optimizer):
         """Last part of `step`, after the passes of a variant; whoever made them left the gradient
         in `.grad`."""
         parts = step.parts
+        self._opt_called = True  # schedulers want to see it, and watch `step` alone
         self._reuse.forget()
         self._agree(outcome)
         cosine = watched(outcome, parts.targets) if self.diagnose else []

@@ -119,13 +119,12 @@ class Apart:
 
     def step(self, data: Sequence[Batch]) -> dict[int, Tensor]:
         """A step of all on a batch each."""
-        return {
-            slot: optimizer.step(
-                lambda batch, model=model: losses(batch[1], model(batch[0])),
-                batch,
-                clip_norm=method.clip_norm,
-            )
-            for slot, (model, optimizer, method, batch) in enumerate(
-                zip(self.models, self.optimizers, self.methods, data, strict=True)
-            )
-        }
+        return {slot: self._step(slot, batch) for slot, batch in enumerate(data)}
+
+    def _step(self, slot: int, batch: Batch) -> Tensor:
+        def of_model(batch: Batch) -> Tensor:
+            images, labels = batch
+            return losses(labels, self.models[slot](images))
+
+        clip_norm = self.methods[slot].clip_norm
+        return self.optimizers[slot].step(of_model, batch, clip_norm=clip_norm)
