@@ -94,7 +94,8 @@ class Bench:
         for _ in range(trials):
             shape = {"in_channels": setting.channels, "image_size": setting.size}
             model = make_model("resnet8", num_classes=_CLASSES, width=setting.width, **shape)
-            self.models.append(replace_all_batch_norm_modules_(model.to(device, dtype)))
+            model.to(device, dtype, memory_format=torch.channels_last)
+            self.models.append(replace_all_batch_norm_modules_(model))
         batch = trials, setting.batch
         image = setting.channels, setting.size, setting.size
         self.images = torch.randn(*batch, *image, device=device, dtype=dtype)

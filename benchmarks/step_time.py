@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from benchmarks.measured import interval
+from trainables.catalog import channels_last
 from trainables.models import make_model
 from trainables.sam import SharpnessAware, perturbed_parameters
 
@@ -66,6 +67,8 @@ class Bench:
         torch.manual_seed(0)
         samples, size = _SHAPES[name]
         self.model = make_model(name, num_classes=10, in_channels=3, image_size=size).to(device)
+        if channels_last(name):
+            self.model.to(memory_format=torch.channels_last)
         self.base = SGD(self.model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
         self.images = torch.randn(samples, 3, size, size, device=device)
         self.labels = torch.randint(0, 10, (samples,), device=device)

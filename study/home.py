@@ -105,8 +105,9 @@ class Home:
             if self.ledger.exists():
                 raise SpecError(f"{self.folder}: holds a ledger without its journal; move it away")
             return None
-        if contents.header["hash"] != spec.hash:
-            before = Spec.model_validate(contents.header["spec"])
+        # Not by the hash in the header: a key that is new since then is filled in.
+        before = Spec.model_validate(contents.header["spec"])
+        if before.hashed() != spec.hashed():
             difference = "\n".join(_difference(before.hashed(), spec.hashed()))
             grown = extension.options(before, spec)
             if grown is not None:

@@ -24,6 +24,7 @@ from study.spec import (
     Confirm,
     Resources,
     Retries,
+    Settings,
     Spec,
     Tune,
     Verdict,
@@ -44,6 +45,7 @@ class _File(Part):
     confirm: Confirm
     verdict: Verdict
     resources: Resources = Resources()
+    engine: Settings = Settings()
     checkpoint: Checkpoint = CHECKPOINT
     retries: Retries = RETRIES
     stuck_after: Positive = STUCK_AFTER
@@ -88,6 +90,7 @@ class _Resolver(Checked):
             confirm=file.confirm,
             verdict=file.verdict,
             resources=file.resources,
+            engine=self.settings(),
             checkpoint=file.checkpoint,
             retries=file.retries,
             stuck_after=file.stuck_after,
@@ -134,6 +137,17 @@ class _Resolver(Checked):
             raise self.fail(text, "workload", "model", key)
         update = {key: value for key, value in options.items() if getattr(model, key) is None}
         return model.model_copy(update=update)
+
+    def settings(self) -> Settings:
+        """The engine settings with what the file leaves open."""
+        settings, workload = self.file.engine, self.file.workload
+        size = catalog.data_set(workload.data.name).size or workload.data.image_size
+        found = {
+            "channels_last": catalog.channels_last(workload.model.name),
+            "eval_batch": catalog.eval_batch(size, self.file.resources.gpu > 0),
+        }
+        open_ = {key: value for key, value in found.items() if getattr(settings, key) is None}
+        return settings.model_copy(update=open_)
 
     def images(self) -> int | None:
         """Training images of a trial, None where only the data set itself tells."""

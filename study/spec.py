@@ -123,6 +123,18 @@ class Resources(Part):
         return f"{self.cpu} CPU" + (f" and {self.gpu:g} GPU" if self.gpu else "")
 
 
+class Settings(Part):
+    """engine: how a trial is computed. What is left open, None, is decided by catalog.settings.
+
+    channels_last: weights in the layout of convolutions. compile: the network by torch.compile.
+    eval_batch: images of a batch of evaluation.
+    """
+
+    channels_last: bool | None = None
+    compile: bool = False
+    eval_batch: Count | None = None
+
+
 class Checkpoint(Part):
     """When a trial keeps a checkpoint: after so many epochs or seconds, whichever comes first."""
 
@@ -132,6 +144,8 @@ class Checkpoint(Part):
 
 CHECKPOINT, RETRIES, STUCK_AFTER = Checkpoint(seconds=60), 3, 900.0
 """What a spec that says nothing of them gets."""
+BEFORE_SETTINGS = Settings(channels_last=True, eval_batch=1024)
+"""How studies ran whose journal says nothing of it."""
 
 
 class Method(Part):
@@ -212,6 +226,7 @@ class Spec(Part):
     confirm: Confirm
     verdict: Verdict
     resources: Resources
+    engine: Settings = BEFORE_SETTINGS
     checkpoint: Checkpoint = CHECKPOINT
     retries: Retries = RETRIES
     stuck_after: Positive = STUCK_AFTER

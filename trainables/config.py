@@ -15,8 +15,9 @@ class Config:
 
     model: name, and model_options its other options. rho: None for variants without one. options:
     of the variant. epochs, batch_size: in images, an incomplete last batch is left out. seed:
-    draws split, label noise, initialisation, order and augmentation. The others as in the workload
-    of a study; None is the default of optimizer or schedule, or a key that they do not take.
+    draws split, label noise, initialisation, order and augmentation. channels_last, compile,
+    eval_batch: as in the engine settings of a study. The others as in its workload; None is the
+    default of optimizer or schedule, or a key that they do not take.
     """
 
     model: str
@@ -51,3 +52,6 @@ class Config:
     accumulate: int = 1
     precision: str = "float32"
     diagnostics: Sequence[str] = ()
+    channels_last: bool = False
+    compile: bool = False
+    eval_batch: int = 1024

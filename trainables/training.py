@@ -26,8 +26,6 @@ from trainables.sam.memory import on_device
 from trainables.tally import Answers, Tally
 from trainables.team import Team
 
-_EVALUATION_BATCH = 1024
-
 
 def deterministic(threads: int) -> None:
     """Makes this process compute the same bits in every run: fixed algorithms, fixed threads."""
@@ -51,6 +49,8 @@ def build(config: Config, facts: Facts) -> nn.Module:
         **config.model_options,
     )
     optimization.freeze(model, config.train)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     return model
 
 
@@ -100,6 +100,7 @@ class Training:
         # Model code draws from global generators: initialisation, and dropout later on.
         randomness.seed_all(data.stream(config.seed, "initialisation"))
         self.model = build(config, facts).to(self.device)
+        self._network: Any = torch.compile(self.model) if config.compile else self.model
         self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
         self._augmentation = torch.Generator(self.device).manual_seed(
             data.stream(config.seed, "augmentation")
@@ -309,7 +310,7 @@ class Training:
 
     def _logits(self, images: Tensor) -> Tensor:
         with optimization.autocast(self.device, self.config.precision):
-            logits: Tensor = self.model(images)
+            logits: Tensor = self._network(images)
         return logits.float()
 
     @torch.inference_mode()
@@ -323,16 +324,17 @@ class Training:
         self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         team = self._team
-        ours = slice(team.rank * _EVALUATION_BATCH, None, team.count * _EVALUATION_BATCH)
+        size = self.config.eval_batch
+        ours = slice(team.rank * size, None, team.count * size)
         for first in range(len(chosen))[ours]:
-            part = chosen[first : first + _EVALUATION_BATCH]
-            truth = labels[first : first + _EVALUATION_BATCH]
+            part = chosen[first : first + size]
+            truth = labels[first : first + size]
             logits = self._logits(normalise(images[part], self._mean, self._std))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             correct = logits.argmax(1) == truth
             totals += torch.stack((loss, correct.sum()))
             if right is not None:
-                right[first : first + _EVALUATION_BATCH] = correct
+                right[first : first + size] = correct
         team.sum(totals)
         if right is not None:
             team.sum(right)

@@ -269,3 +269,17 @@ def test_who_drives_a_study_is_known_from_its_lock(tmp_path: Path) -> None:
     with home.claimed():
         (home.folder / "lock").write_bytes(elsewhere)
         assert home.is_driven()
+
+
+def test_a_study_begun_before_the_engine_settings_goes_on(tmp_path: Path) -> None:
+    home = Home(tmp_path, "tiny")
+    plain = SPEC.model_dump()
+    del plain["engine"]
+    with home.claimed():
+        journal = Journal(home.journal)
+        journal.append({**HEADER, "version": VERSION, "spec": plain, "hash": "of then"})
+        journal.close()
+    assert home.check_same(SPEC) is not None
+    other = SPEC.model_copy(update={"engine": SPEC.engine.model_copy(update={"eval_batch": 64})})
+    with pytest.raises(SpecError, match="eval_batch: 64"):
+        home.check_same(other)

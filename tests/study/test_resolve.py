@@ -36,6 +36,7 @@ MAPPINGS = [
     "confirm.",
     "verdict.",
     "resources.",
+    "engine.",
 ]
 
 
@@ -96,6 +97,8 @@ def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -
         ("workload.data={name: cifar100, validation_size: 9, image_size: 32}", "no image_size"),
         ("workload.optimizer.lr=0", "must be above 0, not 0"),
         ("workload.optimizer.momentum=1", "must be below 1, not 1"),
+        ("engine.eval_batch=0", "engine.eval_batch: must be at least 1, not 0"),
+        ("engine.compile=1", "engine.compile: must be true or false, not 1"),
         ("workload.epochs=0", "must be at least 1, not 0"),
         ("workload.batch_size=641", "641 is more than the 640 training images"),
         ("tune.trials_per_arm=null", "trials_per_arm is missing"),
@@ -298,3 +301,32 @@ def test_two_ways_to_write_one_study_are_one_study(one: list[str], other: list[s
 def test_a_file_needs_no_line_numbers_to_be_resolved() -> None:
     with pytest.raises(SpecError, match=r"^here: study: is missing$"):
         resolve.resolve(Document({}, {(): "here"}))
+
+
+@pytest.mark.parametrize(
+    ("assignments", "channels_last", "eval_batch"),
+    [
+        ((), True, 1024),
+        (("workload.data={name: cifar10, validation_size: 100}",), True, 64),
+        (("workload.data={name: cifar10, validation_size: 100}", "resources.gpu=1"), True, 4096),
+        (("workload.model={name: vit}",), False, 1024),
+        (("workload.model={name: 'my.nets:make'}",), False, 1024),
+        (("engine={channels_last: false, eval_batch: 7, compile: true}",), False, 7),
+    ],
+)
+def test_engine_settings_follow_from_model_image_and_device(
+    assignments: tuple[str, ...], channels_last: bool, eval_batch: int
+) -> None:
+    spec = make_spec(*assignments)
+    assert spec.engine.channels_last is channels_last
+    assert spec.engine.eval_batch == eval_batch
+    assert spec.engine.compile is ("engine" in str(assignments))
+    assert all(
+        (config["channels_last"], config["eval_batch"]) == (channels_last, eval_batch)
+        for config in example_configs(spec).values()
+    )
+
+
+def test_engine_settings_are_in_the_hash() -> None:
+    hashes = {make_spec(each).hash for each in ("engine={}", "engine.compile=true")}
+    assert len(hashes | {make_spec("engine.eval_batch=64").hash}) == 3

@@ -209,3 +209,42 @@ def test_timing_measures_every_arm_or_says_why_not() -> None:
     assert arm["steps"] == 3
     assert ask(workers=2)["a"]["steps"] == 3  # 100 images make 6 batches of 16
     assert "more than the 100 training images" in str(ask(batch_size=101)["error"])
+
+
+def test_weights_lie_as_the_config_says(digits: tuple[data.Images, data.Facts]) -> None:
+    layout = torch.channels_last
+    for wanted in (True, False):
+        model = Training(replace(CONFIG, channels_last=wanted), *digits).model
+        kernels = [p for p in model.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+        assert kernels
+        assert all(p.is_contiguous(memory_format=layout) is wanted for p in kernels)
+
+
+def test_the_batches_of_evaluation_change_no_score(
+    digits: tuple[data.Images, data.Facts],
+) -> None:
+    scores = [
+        trained(replace(CONFIG, epochs=1, eval_batch=size), digits).test(digits[0])[0]
+        for size in (7, 4096)
+    ]
+    assert scores[0]["test_accuracy"] == scores[1]["test_accuracy"]
+    assert scores[0]["test_loss"] == pytest.approx(scores[1]["test_loss"], rel=1e-5)
+
+
+def test_a_compiled_network_trains_and_resumes_as_the_plain_one(
+    digits: tuple[data.Images, data.Facts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without code generation, which needs a compiler for C++ and half a minute.
+    real, calls = torch.compile, []
+
+    def compile(model: torch.nn.Module) -> object:
+        calls.append(model)
+        return real(model, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    plain = trained(CONFIG, digits)
+    compiled = trained(replace(CONFIG, compile=True), digits)
+    assert len(calls) == 1
+    for name, tensor in plain.model.state_dict().items():
+        torch.testing.assert_close(compiled.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
+    Training(CONFIG, *digits).load_state_dict(compiled.state_dict())

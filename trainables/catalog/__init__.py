@@ -22,6 +22,7 @@ from trainables.catalog.nearest import nearest, shown
 from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Choice
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
+from trainables.catalog.settings import channels_last, eval_batch
 from trainables.catalog.subsets import Kind
 from trainables.catalog.variants import (
     VARIANTS,
@@ -55,8 +56,10 @@ __all__ = [
     "Option",
     "Range",
     "Variant",
+    "channels_last",
     "cost",
     "data_set",
+    "eval_batch",
     "geometry",
     "is_own",
     "model_options",

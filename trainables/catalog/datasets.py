@@ -12,9 +12,10 @@ from trainables.catalog.own import OWN, is_own
 class DataSet:
     """What is known of a data set before it is read.
 
-    pool, test, classes: their numbers where fixed; takes: keys of workload.data that other data
-    sets do not take; needs_root: whether data.root must be given; augment: allowed augmentations,
-    the first is the default; flips only where a mirrored image is one of the same class.
+    pool, test, classes: their numbers where fixed; size: height of an image, where fixed; takes:
+    keys of workload.data that other data sets do not take; needs_root: whether data.root must be
+    given; augment: allowed augmentations, the first is the default; flips only where a mirrored
+    image is one of the same class.
     """
 
     title: str
@@ -24,6 +25,7 @@ class DataSet:
     pool: int | None = None
     test: int | None = None
     classes: int | None = None
+    size: int | None = None
 
 
 def _cifar(classes: int) -> DataSet:
@@ -34,6 +36,7 @@ def _cifar(classes: int) -> DataSet:
         pool=50_000,
         test=10_000,
         classes=classes,
+        size=32,
     )
 
 
@@ -44,6 +47,7 @@ DATASETS: Mapping[str, DataSet] = {
         pool=1100,
         test=697,
         classes=10,
+        size=8,
     ),
     "cifar10": _cifar(10),
     "cifar100": _cifar(100),

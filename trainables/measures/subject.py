@@ -22,7 +22,6 @@ from trainables.storage import open_storage, weights_of
 from trainables.training import build
 
 BATCH = 128
-_EVALUATION_BATCH = 1024  # as in training, so that test scores come out with the same bits
 _WORDS = {"all": "all", "norm": "norm", "rest": "no_norm"}
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -59,12 +58,12 @@ class Subject:
         return list(self._batches(Images(self.pool.images[chosen], labels), BATCH))
 
     def test_batches(self, images: Images) -> Iterator[Batch]:
-        """Test images as training scores them."""
-        return self._batches(images, _EVALUATION_BATCH)
+        """Test images in the batches of training, so that scores come out with the same bits."""
+        return self._batches(images, self.config.eval_batch)
 
     def test_pixels(self, images: Images) -> Iterator[Batch]:
         """Test images as float32 in 0 ... 1, not yet normalised."""
-        for inputs, labels in self._cut(images, _EVALUATION_BATCH):
+        for inputs, labels in self._cut(images, self.config.eval_batch):
             yield inputs.float() / 255, labels
 
     def standardised(self, pixels: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -35,8 +34,6 @@ class ConvNet(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # On CPU a training step in this layout takes 0.7 to 0.8 of the time, with the same maths.
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.blocks(self.stem(images)).mean((2, 3)))

@@ -1,4 +1,4 @@
-"""SharpnessAware on weights in the layout of convolutions, which all of our networks have."""
+"""SharpnessAware on weights in the layout of convolutions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _LAYOUT = torch.channels_last
 @pytest.mark.parametrize("variant", ["sam", "asam", "asam_layer", "asam_filter", "gsam"])
 def test_a_model_in_channels_last_trains_as_one_that_is_not(variant: str, perturb: str) -> None:
     torch.manual_seed(0)
-    net = make_model("resnet8", num_classes=3, in_channels=3, image_size=8, width=4).double()
-    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)
+    plain = make_model("resnet8", num_classes=3, in_channels=3, image_size=8, width=4).double()
+    net = copy.deepcopy(plain).to(memory_format=_LAYOUT)
     optimizers = [
         SharpnessAware(each, sgd(each), variant, perturb, rho=0.3) for each in (net, plain)
     ]
