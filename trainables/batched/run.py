@@ -18,11 +18,15 @@ class GroupRun:
 
     runs: by slot, at least one; made with that slot. count: slots; one without a trial computes,
     and nothing comes of it, so that a trial's numbers are the same beside any others, or none. A
-    trial that ended leaves its slot like that. Raises ValueError where models have no grouped form.
+    trial that ended leaves its slot like that. With one slot it is a trial as any other. Raises
+    ValueError where models have no grouped form.
     """
 
     def __init__(self, runs: Mapping[int, TrialRun], count: int) -> None:
         self._runs = dict(runs)
+        self._network: GroupedNetwork | None = None
+        if count == 1:
+            return
         models = {slot: run.training.model for slot, run in runs.items()}
         first = next(iter(models.values()))
         self._network = GroupedNetwork(
@@ -32,9 +36,12 @@ class GroupRun:
     def step(self, until: float) -> list[Report]:
         """Trains until an epoch of a trial is over, or the clock says `until`. A report of each
         trial that is under way; first the epochs that were trained before."""
+        if self._network is None:
+            [run] = self._runs.values()
+            return [run.step(until)]
         if behind := {slot: run for slot, run in self._runs.items() if run.behind}:
             return self._told(behind)
-        self._train(until)
+        self._train(self._network, until)
         return self._told(self._runs)
 
     def stop(self, trial: str) -> None:
@@ -53,13 +60,13 @@ class GroupRun:
                 self.stop(report.trial)
         return reports
 
-    def _train(self, until: float) -> None:
+    def _train(self, network: GroupedNetwork, until: float) -> None:
         started = time.perf_counter()
         trainings = {slot: run.training for slot, run in self._runs.items()}
         tallies = {slot: training.begin() for slot, training in trainings.items()}
         while True:
             turns = {slot: _turn(training) for slot, training in trainings.items()}
-            for slot, loss in lock_step(self._network, turns).items():
+            for slot, loss in lock_step(network, turns).items():
                 trainings[slot].count(loss)
             over = [slot for slot, tally in tallies.items() if tally.over]
             if over or any(run.is_enough(until) for run in self._runs.values()):
