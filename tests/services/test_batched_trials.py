@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 
 from study import stages
+from study.course import Group, Waiting
+from study.engine import Engine
+from study.failures import Failures
+from study.home import Home
+from study.records import End, Epoch, Failure, Trial
 from study.resolve import load
 from tests.study.command import SPEC, Command, Ended, journal_lines, kill, run, running
 from tests.study.test_command import EXACT, ONE_PAIR, QUICK, TWO_ARMS
@@ -67,6 +72,66 @@ def test_a_trial_is_replayed_in_its_slot(folder: Path) -> None:
         ended = run(folder, spec=trial, module="study.replay")
         assert ended.code == 0, ended.out
         assert "the same numbers, bit for bit: all metrics of 12 epochs" in ended.out
+
+
+class Stopping:
+    """The course of one group, of which it stops the first trial after three epochs; and who
+    listens to it."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.left = [group]
+        self.ends: dict[str, End] = {}
+        self.epochs: dict[str, list[Epoch]] = {trial.name: [] for trial in group}
+
+    def next(self) -> Group | Waiting:
+        if self.left:
+            return self.left.pop()
+        return "wait" if len(self.ends) < len(self.group) else "done"
+
+    def stops(self, epoch: Epoch) -> bool:
+        return epoch.trial == self.group[0].name and epoch.epoch >= 3
+
+    def again(self, group: Group) -> None:
+        raise AssertionError(group)
+
+    def ended(self, trial: str) -> None:
+        pass
+
+    def start(self, trial: Trial, at: float) -> None:
+        pass
+
+    def epoch(self, epoch: Epoch) -> None:
+        self.epochs[epoch.trial].append(epoch)
+
+    def failure(self, failure: Failure) -> None:
+        raise AssertionError(failure)
+
+    def resumed(self, trial: str, progress: float) -> None:
+        pass
+
+    def end(self, end: End) -> None:
+        self.ends[end.trial] = end
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def test_a_trial_that_is_stopped_early_leaves_its_group_as_it_is(
+    folder: Path, tmp_path: Path
+) -> None:
+    spec, contents = Home(folder / "studies", "quick").begun()
+    names = [f"quick/sam_on/search/{index}" for index in range(2)]
+    course = Stopping(tuple(contents.trials[name] for name in names))
+    failures = Failures(0, {})
+    failures.begin(names, ())
+    with Engine(spec, None, str(tmp_path)) as engine:
+        engine.load_pool()
+        engine.run(course, failures, [course])
+    stopped, whole = (course.ends[name] for name in names)
+    assert (stopped.status, stopped.reason, stopped.epochs) == ("pruned", "pruned after epoch 3", 3)
+    assert [epoch.epoch for epoch in course.epochs[names[0]]] == [1, 2, 3]
+    assert (whole.status, whole.scores) == ("finished", contents.ends[names[1]].scores)
 
 
 def training(command: Command) -> list[int]:

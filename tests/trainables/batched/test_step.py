@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from tests.trainables.batched.groups import Apart, Batch, Group, Method, batches, models
+from tests.trainables.batched.groups import Apart, Batch, Group, Method, batches, losses, models
 from trainables.catalog import VARIANTS, unbatched
 
 SAM_ON = Method("sam", "norm", 0.5)
@@ -52,6 +52,29 @@ def test_a_group_trains_as_its_members_would_apart(methods: Sequence[Method], no
             assert_close(found, right)
         assert one.last_step.gradient_evaluations == other.last_step.gradient_evaluations
         assert one.last_step.perturbed == other.last_step.perturbed
+
+
+def test_an_epoch_begins_for_each_member() -> None:
+    """What looks at the training data looks at its own model; schedules follow its own epoch."""
+    cosine = (("rho_schedule", "cosine"), ("start_epoch", 1))
+    methods = [Method("ssam_f", "all", 0.1), SAM_ON, Method("sam", "all", 0.1, cosine)]
+    members = models(3, width=4)
+    together, apart = Group(members, methods), Apart(members, methods)
+    samples = batches(3)
+    for epoch in range(3):
+        for each in (together, apart):
+            for slot, (optimizer, model) in enumerate(
+                zip(each.optimizers, each.models, strict=True)
+            ):
+
+                def of_model(batch: Batch, model: torch.nn.Module = model) -> torch.Tensor:
+                    images, labels = batch
+                    return losses(labels, model(images))
+
+                optimizer.begin_epoch(min(epoch + slot, 2), 3, [samples[slot]], of_model)
+        assert_close(trained(together, 2), trained(apart, 2))
+    moved = [float(optimizer.last_step.perturbation_norm) for optimizer in together.optimizers]
+    assert moved == pytest.approx([0.1, 0.5, 0.0])
 
 
 def test_what_is_frozen_stays() -> None:
