@@ -36,6 +36,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, replace_all_batch_norm_modules_, vmap
 from torch.optim import SGD
 
+from trainables.batched.network import GroupedNetwork
+from trainables.batched.step import Turn, lock_step
 from trainables.models import make_model
 from trainables.sam import SharpnessAware, perturbed_parameters
 
@@ -193,6 +195,26 @@ class Ours(OneAfterAnother):
 
         batch = bench.images[trial], bench.labels[trial]
         return self.optimizers[trial][ascent].step(losses, batch).view(1)
+
+
+class InLockStep(Ours):
+    """All trials at once as the service does it with engine.batched_trials."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(bench)
+        self.network = GroupedNetwork(bench.models)
+        self.steps = [self.step_all]
+
+    def step_all(self, ascent: bool) -> Tensor:
+        def losses(labels: Tensor, logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, labels, reduction="none", label_smoothing=_SMOOTHING)
+
+        bench = self.bench
+        turns = {
+            slot: Turn(optimizers[ascent], bench.images[slot], partial(losses, bench.labels[slot]))
+            for slot, optimizers in enumerate(self.optimizers)
+        }
+        return torch.stack(list(lock_step(self.network, turns).values()))
 
 
 class Stacked:
@@ -389,6 +411,7 @@ CONTESTANTS: dict[str, Callable[[Bench], Trials]] = {
     "the same by SharpnessAware": Ours,
     "vmap": Vmapped,
     "grouped": Grouped,
+    "grouped, by batched_trials": InLockStep,
 }
 _METHODS = {"SGD": False, "SAM-ON": True}
 

@@ -192,11 +192,12 @@ def _drive(folder: Path, assignments: list[str], url: str | None) -> Figures:
             while True:
                 while len(running) < WORKERS and not waiting:
                     of, since = len(begins), time.perf_counter()
-                    trial = course.next()
+                    group = course.next()
                     taken = time.perf_counter() - since
-                    if isinstance(trial, str):
+                    if isinstance(group, str):
                         waiting = True
                         break
+                    [trial] = group
                     if len(begins) > of:
                         begins[-1] = taken
                     else:

@@ -61,10 +61,11 @@ def _same_training(one: Spec, other: Spec) -> bool:
     """Whether an epoch of a method takes as long in both."""
     unlike = {"epochs", "schedule", "budget"}
     resources = {"cpu", "gpu"}
-    return one.workload.model_dump(exclude=unlike) == other.workload.model_dump(
-        exclude=unlike
-    ) and one.resources.model_dump(include=resources) == other.resources.model_dump(
-        include=resources
+    return (
+        one.workload.model_dump(exclude=unlike) == other.workload.model_dump(exclude=unlike)
+        and one.resources.model_dump(include=resources)
+        == other.resources.model_dump(include=resources)
+        and one.engine == other.engine
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from study import stages
 from study.ledger import Ledger
@@ -12,14 +12,16 @@ from study.records import Epoch, Result, Stage, Trial
 from study.spec import Spec
 from study.stages import Plan
 
+Group: TypeAlias = tuple[Trial, ...]
+"""Trials of one arm and stage that one process trains as one: most often a single one."""
 Waiting = Literal["wait", "done"]
 
 
 class Trials(Protocol):
     """What hands out trials to those who run them."""
 
-    def next(self) -> Trial | Waiting:
-        """The next trial; 'wait' while trials that are out decide what follows; 'done' at the end.
+    def next(self) -> Group | Waiting:
+        """The next trials; 'wait' while some that are out decide what follows; 'done' at the end.
 
         A trial handed out is out until `ended` is called with its name.
         """
@@ -27,8 +29,8 @@ class Trials(Protocol):
     def stops(self, epoch: Epoch) -> bool:
         """Takes an epoch of a trial that is out; whether the trial should stop there."""
 
-    def again(self, trial: Trial) -> None:
-        """A trial that is out failed and is handed out again, before any other."""
+    def again(self, group: Group) -> None:
+        """Trials that are out failed and are handed out again, before any other."""
 
     def ended(self, trial: str) -> None:
         """A trial that was handed out has ended, whatever its status."""
@@ -57,9 +59,9 @@ class Course:
         self._on_needless = on_needless
         self._stage: Stage | None = None
         self._out: set[str] = set()
-        self._failed: deque[Trial] = deque()
+        self._failed: deque[Group] = deque()
 
-    def next(self) -> Trial | Waiting:
+    def next(self) -> Group | Waiting:
         """As of Trials."""
         while True:
             if self._failed:
@@ -67,9 +69,10 @@ class Course:
             if self._stage is not None:
                 for trial in self._ledger.needless(self._stage):
                     self._on_needless(trial)
-                if (following := self._ledger.ask(self._stage)) is not None:
-                    self._out.add(following.name)
-                    return following
+                if (first := self._ledger.ask(self._stage)) is not None:
+                    group = (first, *self._ledger.beside(first))
+                    self._out.update(trial.name for trial in group)
+                    return group
                 if self._out:
                     return "wait"
             results = self._results()
@@ -87,9 +90,9 @@ class Course:
         """As of Trials."""
         return self._ledger.report(epoch)
 
-    def again(self, trial: Trial) -> None:
+    def again(self, group: Group) -> None:
         """As of Trials."""
-        self._failed.append(trial)
+        self._failed.append(group)
 
     def ended(self, trial: str) -> None:
         """As of Trials."""

@@ -17,11 +17,11 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study import provenance, stages
-from study.course import Trials
+from study.course import Group, Trials
 from study.failures import Failures
 from study.measures import Task
 from study.mishaps import told
-from study.records import Measured, Trial
+from study.records import Measured
 from study.spec import Resources, Spec
 from study.tuning import Listener, Tuning
 from study.yamlfile import SpecError
@@ -101,11 +101,13 @@ class Engine:
             self._loader = None
 
     def at_once(self) -> int:
-        """How many trials run side by side: on a cluster resources.max_trials, or all but one that
-        fit there now. Raises SpecError where not even one fits."""
+        """How many groups of trials run side by side: on a cluster as many as have
+        resources.max_trials, or all but one that fit there now. Raises SpecError where not even
+        one fits."""
         wanted, there = self._spec.resources, self.resources()
-        if self.is_shared and wanted.max_trials is not None:
-            return wanted.max_trials  # a cluster may grow, and Ray does not say how far
+        most = wanted.max_trials and max(1, wanted.max_trials // self._spec.engine.batched_trials)
+        if self.is_shared and most is not None:
+            return most  # a cluster may grow, and Ray does not say how far
         fits = fitting([node["Resources"] for node in ray.nodes() if node["Alive"]], wanted)
         if not fits:
             raise SpecError(
@@ -116,7 +118,7 @@ class Engine:
             )
         if self.is_shared:
             return max(1, fits - 1)  # others use a cluster too: a study of theirs can begin
-        return min(fits, wanted.max_trials or fits)
+        return min(fits, most or fits)
 
     @property
     def is_shared(self) -> bool:
@@ -217,15 +219,24 @@ class Engine:
         since = 0.0 if self._stopped is None else time.monotonic() - self._stopped
         return max(_GRACE - since, 1.0)
 
-    def _configure(self, trial: Trial) -> Mapping[str, Any]:
-        """What trainables.trainable reads of a trial."""
+    def _configure(self, group: Group) -> Mapping[str, Any]:
+        """What trainables.trainable reads of the trials of a group."""
+        settings = self._spec.engine
         return {
-            "training": stages.training_config(self._spec, trial),
+            "trials": [
+                {
+                    "name": trial.name,
+                    "slot": settings.slot(trial.index)[1],
+                    "training": stages.training_config(self._spec, trial),
+                }
+                for trial in group
+            ],
+            "slots": settings.batched_trials,
             "versions": self._versions,
             "keeping": {"storage": self._storage, **self._spec.checkpoint.model_dump()},
             "facts": self._facts,
             "pool": [self._pool],
-            "test": [self._test] if trial.stage == "confirm" else [],
+            "test": [self._test] if group[0].stage == "confirm" else [],
         }
 
     def _measured(self, task: Task) -> Any:

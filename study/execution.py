@@ -48,11 +48,11 @@ def finish(
     with engine:
         nodes.check(home)
         preflight.note_idle_gpus(spec.resources, engine.resources(), warn)
-        at_once = engine.at_once()
+        side_by_side = engine.at_once() * spec.engine.batched_trials
         if engine.is_shared and spec.resources.max_trials is None:
             warn(
-                f"{at_once} trials side by side: room for one is left to other studies of this "
-                "cluster; resources.max_trials takes more, or less"
+                f"{side_by_side} trials side by side: room for one is left to other studies of "
+                "this cluster; resources.max_trials takes more, or less"
             )
         facts = engine.load_pool()
         with (
@@ -69,7 +69,7 @@ def finish(
             checkpoints = Checkpoints(home)
             with stopping.heard(storage, spec.study, engine.stop):
                 with (
-                    Progress(rounds[-1], console, at_once, lambda: mirror.state) as progress,
+                    Progress(rounds[-1], console, side_by_side, lambda: mirror.state) as progress,
                     Recorder(journal, ledger, engine.stop, checkpoints.of_trial) as recorder,
                 ):
 

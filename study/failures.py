@@ -45,6 +45,10 @@ class Failures:
         self._counts[trial] += 1
         return self._counts[trial]
 
+    def total(self, trial: str) -> int:
+        """How often the trial failed so far."""
+        return self._counts[trial]
+
     def again(self, trial: str, progress: float) -> bool:
         """Whether a trial that failed is tried again. progress: epochs that it had done."""
         further = progress > self._reached.get(trial, -1.0)

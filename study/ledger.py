@@ -238,6 +238,22 @@ class Ledger:
             started = (each for each in queue.open if self._free(queue, each))
             return self._hand(stage, queue, next(started, None) or self._start(stage, queue))
 
+    def beside(self, trial: Trial) -> list[Trial]:
+        """Hands out what can be handed out now of the other trials that train as one with `trial`,
+        which was just handed out."""
+        queue, engine = self._queues[trial.stage, trial.arm], self._spec.engine
+        group, _ = engine.slot(trial.index)
+
+        def belongs(slot: Slot) -> bool:
+            return engine.batched_trials > 1 and engine.slot(slot.index)[0] == group
+
+        with self._lock:
+            started = [each for each in queue.open if belongs(each.slot)]
+            # In their order, as those that wait for their hyperparameters have to be started.
+            while queue.waiting and belongs(queue.waiting[0][0]):
+                started.append(self._start(trial.stage, queue))
+            return [self._hand(trial.stage, queue, each) for each in started]
+
     def needless(self, stage: Stage) -> list[Trial]:
         """Trials that need no longer be run, because the others of their configuration did badly;
         each once. Whoever asks has to tell their ends: pruned."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,9 +75,22 @@ def show(spec: Spec, console: Console, out: Path, *, timed: bool) -> None:
         f"{total:,} epochs"
         + ("" if images is None else f", {evaluations:,.0f} gradient evaluations")
     )
+    if spec.engine.batched_trials > 1:
+        console.print(_groups(spec))
     console.print(_cost(spec, hours, seconds))
     for text in algorithms.doubts(spec):
         console.print(f"warning: {text}")
+
+
+def _groups(spec: Spec) -> str:
+    """Groups and processes in a line."""
+    size = spec.engine.batched_trials
+    search = sum(math.ceil(stages.budget(spec, name) / size) for name in spec.arms)
+    confirm = len(spec.arms) * math.ceil(spec.confirm.seeds / size)
+    return (
+        f"{size} trials of an arm and stage train as one in a process: {search} search and "
+        f"{confirm} confirm groups"
+    )
 
 
 def _cost(spec: Spec, hours: float, seconds: Seconds | None) -> str:
@@ -85,8 +99,9 @@ def _cost(spec: Spec, hours: float, seconds: Seconds | None) -> str:
         return "hours are not known; --plan --time measures a few steps of every arm"
     gpu = spec.resources.gpu
     told = (
-        f"{hours:.2f} hours of training steps {seconds.source}, to be divided by the trials that "
-        f"run side by side (each with {spec.resources.amounts})"
+        f"{hours:.2f} hours of training steps {seconds.source}, to be divided by the "
+        f"{'trials' if spec.engine.batched_trials == 1 else 'groups'} that run side by side (each "
+        f"with {spec.resources.amounts})"
     )
     if gpu:
         told += f"; {hours * gpu:.2f} GPU hours"
@@ -143,4 +158,5 @@ def _measured(spec: Spec) -> Seconds:
         )
         for name in spec.arms
     }
-    return Seconds(seconds, "on this machine")
+    alone = "" if spec.engine.batched_trials == 1 else ", of trials one by one"
+    return Seconds(seconds, f"on this machine{alone}")

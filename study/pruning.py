@@ -12,10 +12,11 @@ from study.records import Epoch
 
 
 class CourseStopper(tune.Stopper):  # type: ignore[misc]
-    """Stops a trial after an epoch where the pruner of its arm says so."""
+    """Stops a trial after an epoch where the pruner of its arm says so. stopped: those it did."""
 
     def __init__(self) -> None:
         self._course: Trials | None = None
+        self.stopped: set[str] = set()
 
     def begin(self, course: Trials) -> None:
         """Trials of this course follow."""
@@ -26,12 +27,16 @@ class CourseStopper(tune.Stopper):  # type: ignore[misc]
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether the trial that reports `result` should stop."""
-        report = result.get("report")
-        if self._course is None or report is None or report.epoch is None or report.end:
-            return False
-        epoch = Epoch(report.trial, report.epoch, report.metrics, time.time())
-        return self._course.stops(epoch)
+        """Whether the process that reports `result` has no trial left to go on with."""
+        reports = result.get("reports", ())
+        for report in reports:
+            over = report.epoch is None or report.end or report.trial in self.stopped
+            if self._course is None or over:
+                continue
+            epoch = Epoch(report.trial, report.epoch, report.metrics, time.time())
+            if self._course.stops(epoch):
+                self.stopped.add(report.trial)
+        return bool(reports) and self.stopped.issuperset(result["left"])
 
     def stop_all(self) -> bool:
         """Never: a study ends when its course does."""

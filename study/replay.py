@@ -14,7 +14,7 @@ from rich.console import Console
 
 from study import cluster, nodes, places, provenance, run
 from study.checkpoints import open_storage
-from study.course import Waiting
+from study.course import Group, Waiting
 from study.failures import Failures
 from study.home import Home
 from study.journal import Contents
@@ -113,9 +113,9 @@ class _Again:
         self.epochs: list[Epoch] = []
         self.result: End | None = None
         self._wanted = wanted
-        self._next: list[Trial] = [trial]
+        self._next: list[Group] = [(trial,)]
 
-    def next(self) -> Trial | Waiting:
+    def next(self) -> Group | Waiting:
         """As of a Course."""
         if self._next:
             return self._next.pop()
@@ -125,9 +125,9 @@ class _Again:
         """As of a Course."""
         return epoch.epoch >= self._wanted
 
-    def again(self, trial: Trial) -> None:
+    def again(self, group: Group) -> None:
         """As of a Course."""
-        self._next.append(trial)
+        self._next.append(group)
 
     def ended(self, trial: str) -> None:
         """As of a Course."""

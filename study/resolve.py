@@ -10,6 +10,7 @@ from pydantic import Field
 
 from study import yamlfile
 from study.arms import Arms, Cross
+from study.batching import Batching
 from study.checked import Checked
 from study.optimization import Optimization
 from study.part import Name, Part, Positive, not_in
@@ -78,6 +79,7 @@ class _Resolver(Checked):
         workload = self.workload().model_copy(update=optimization.resolved())
         optimization.check_search(arms)
         optimization.check_methods(arms)
+        Batching(self.document, file.engine, file.workload, file.resources, file.tune).check(arms)
         self.check_budget(arms)
         self.check_pruner()
         self.check_verdict(arms)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from study.course import Trials, Waiting
+from study.course import Group, Trials, Waiting
 from study.records import Trial
 
 _PATIENCE = 30.0
@@ -21,7 +21,7 @@ _MOMENT = 1.0
 
 
 class CourseSearcher(Searcher):  # type: ignore[misc]
-    """Hands Tune the trials of a study in the order of its course.
+    """Hands Tune the trials of a study in the order of its course, a group as one of Tune's.
 
     While the course has none, because the data is still loading or a stage is about to end, it
     hands out trials that only wait: Tune ends an actor that it has no trial for. threads: of a
@@ -35,14 +35,14 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         self._threads = threads
         self._stopping = stopping
         self._course: Trials | None = None
-        self._configure: Callable[[Trial], Mapping[str, Any]]
+        self._configure: Callable[[Group], Mapping[str, Any]]
         self._last = time.monotonic()
         self._asking = ThreadPoolExecutor(1, "course")
-        self._asked: Future[Trial | Waiting] | None = None
+        self._asked: Future[Group | Waiting] | None = None
         self.trials: dict[str, Trial] = {}
 
-    def begin(self, course: Trials, configure: Callable[[Trial], Mapping[str, Any]]) -> None:
-        """Trials of this course follow. configure: what trainables.trainable reads of a trial."""
+    def begin(self, course: Trials, configure: Callable[[Group], Mapping[str, Any]]) -> None:
+        """Trials of this course follow. configure: what trainables.trainable reads of them."""
         self._configure = configure
         self._course = course  # last, because Tune asks from its own thread
 
@@ -51,25 +51,25 @@ class CourseSearcher(Searcher):  # type: ignore[misc]
         return {}
 
     def suggest(self, trial_id: str) -> Any:
-        """The config of the next trial, of one that only waits, None, or FINISHED.
+        """The config of the next trials, of a process that only waits, None, or FINISHED.
 
         Raises KeyboardInterrupt when asked to stop: without any trial Tune does nothing but ask
         here, for minutes.
         """
         if self._stopping():
             raise KeyboardInterrupt
-        trial = self._next(self._course) if self._course is not None else "wait"
-        if trial == "done":
+        group = self._next(self._course) if self._course is not None else "wait"
+        if group == "done":
             return Searcher.FINISHED
-        if trial == "wait":
+        if group == "wait":
             if time.monotonic() - self._last > _PATIENCE:
                 return None
-            return {"trial": None, "threads": self._threads}
+            return {"trials": [], "threads": self._threads}
         self._last = time.monotonic()
-        self.trials[trial.name] = trial
-        return {"trial": trial.name, "threads": self._threads, **self._configure(trial)}
+        self.trials |= {trial.name: trial for trial in group}
+        return {"threads": self._threads, **self._configure(group)}
 
-    def _next(self, course: Trials) -> Trial | Waiting:
+    def _next(self, course: Trials) -> Group | Waiting:
         moment = 0.0
         if self._asked is None:
             self._asked, moment = self._asking.submit(course.next), _MOMENT

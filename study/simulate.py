@@ -37,9 +37,9 @@ Objective = Callable[[Trial], Answer]
 
 @dataclass
 class Simulation:
-    """One study. workers: trials side by side. storage, results: kept between two executions, as
-    ledger and journal are, so that a second one resumes the first. extensions: specs that raise
-    the budgets of the first.
+    """One study. workers: groups of trials side by side. storage, results: kept between two
+    executions, as ledger and journal are, so that a second one resumes the first. extensions: specs
+    that raise the budgets of the first.
 
     clock: seconds on the fake clock. started: every trial as often as it was started.
     """
@@ -68,21 +68,23 @@ class Simulation:
             [self.spec, *self.extensions], ledger, lambda: list(self.results), self._begin, needless
         )
         order = itertools.count()
-        running: list[tuple[float, int, Trial, Answer]] = []
+        running: list[tuple[float, int, Trial, Answer, str]] = []
         left = trials
         waiting = False
         while left is None or left > 0:
-            while len(running) < self.workers and not waiting:
-                trial = course.next()
-                if isinstance(trial, str):
+            while len({first for *_, first in running}) < self.workers and not waiting:
+                group = course.next()
+                if isinstance(group, str):
                     waiting = True
                     break
-                self.started.append(trial)
-                answer = self._stopped(course, trial, self.objective(trial))
-                heapq.heappush(running, (self.clock + answer.seconds, next(order), trial, answer))
+                for trial in group:
+                    self.started.append(trial)
+                    answer = self._stopped(course, trial, self.objective(trial))
+                    entry = self.clock + answer.seconds, next(order), trial, answer, group[0].name
+                    heapq.heappush(running, entry)
             if not running:
                 break
-            self.clock, _, trial, answer = heapq.heappop(running)
+            self.clock, _, trial, answer, _ = heapq.heappop(running)
             curve = answer.curve
             epochs = tuple(
                 Epoch(trial.name, i, {"validation_accuracy": value}, self.clock)

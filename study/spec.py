@@ -127,12 +127,18 @@ class Settings(Part):
     """engine: how a trial is computed. What is left open, None, is decided by catalog.settings.
 
     channels_last: weights in the layout of convolutions. compile: the network by torch.compile.
-    eval_batch: images of a batch of evaluation.
+    eval_batch: images of a batch of evaluation. batched_trials: how many trials of an arm and stage
+    one process trains as one.
     """
 
     channels_last: bool | None = None
     compile: bool = False
     eval_batch: Count | None = None
+    batched_trials: Annotated[int, Field(ge=1, le=64)] = 1
+
+    def slot(self, index: int) -> tuple[int, int]:
+        """The number of the group that the trial of this index is in, and its slot there."""
+        return divmod(index, self.batched_trials)
 
 
 class Checkpoint(Part):
@@ -238,6 +244,8 @@ class Spec(Part):
         del plain["confirm"]["measure"]
         del plain["workload"]["data"]["root"]
         plain["resources"] = self.resources.model_dump(include={"cpu", "gpu"})
+        if plain["engine"]["batched_trials"] == 1:  # as a study of before there was this key
+            del plain["engine"]["batched_trials"]
         return plain
 
     @property

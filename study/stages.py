@@ -229,7 +229,7 @@ def _config(spec: Spec, name: str, point: Mapping[str, Value], seed: int) -> dic
         **workload.data.model_dump(
             include={"train_size", "validation_size", "label_noise", "augment"}
         ),
-        **spec.engine.model_dump(),
+        **spec.engine.model_dump(exclude={"batched_trials"}),
         "rho": None,
         "seed": seed,
         **{key: value for key, value in point.items() if not method.takes(key)},

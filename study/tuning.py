@@ -32,7 +32,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from study.course import Trials
+from study.course import Group, Trials
 from study.failures import EveryTrialFails, Failures
 from study.mishaps import Mishap, mishap
 from study.pruning import CourseStopper
@@ -86,7 +86,7 @@ class Tuning:
         self._at_once = at_once
         self._searcher = CourseSearcher(resources.cpu, stopping)
         self._stopper = CourseStopper()
-        self._callback = _Callback(self._searcher, stuck_after, stopping)
+        self._callback = _Callback(self._searcher, self._stopper, stuck_after, stopping)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tune", daemon=True)
 
@@ -98,10 +98,10 @@ class Tuning:
         self,
         course: Trials,
         failures: Failures,
-        configure: Callable[[Trial], Mapping[str, Any]],
+        configure: Callable[[Group], Mapping[str, Any]],
         listeners: Sequence[Listener],
     ) -> None:
-        """Runs the trials that a course hands out, to its end. configure: a trial's Tune config.
+        """Runs the trials that a course hands out, to its end. configure: their Tune config.
 
         Raises KeyboardInterrupt when asked to stop, EveryTrialFails, and whatever the course
         raised.
@@ -161,10 +161,10 @@ def _bundles(resources: Resources) -> tune.PlacementGroupFactory:
 
 @dataclass
 class _Attempt:
-    """A trial in a process. tune: what Tune calls a trial; alive: when it last gave a sign of life,
-    by the monotonic clock."""
+    """A process with its trials, those that have not ended, by name. tune: what Tune calls a trial;
+    alive: when it last gave a sign of life, by the monotonic clock."""
 
-    trial: Trial
+    trials: dict[str, Trial]
     tune: TuneTrial
     alive: float
     stuck: bool = False
@@ -174,9 +174,14 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     """Translates what Tune says into the records that listeners get. broken: why it stopped."""
 
     def __init__(
-        self, searcher: CourseSearcher, stuck_after: float, stopping: Callable[[], bool]
+        self,
+        searcher: CourseSearcher,
+        stopper: CourseStopper,
+        stuck_after: float,
+        stopping: Callable[[], bool],
     ) -> None:
         self._searcher = searcher
+        self._stopper = stopper
         self._stuck_after = stuck_after
         self._stopping = stopping
         self._course: Trials
@@ -210,8 +215,8 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        if (name := trial.config["trial"]) is not None:
-            self._start(trial, name)
+        if trial.config["trials"]:
+            self._start(trial)
 
     def on_trial_result(
         self,
@@ -221,10 +226,19 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         result: dict[str, Any],
         **info: Any,
     ) -> None:
-        if (report := result["report"]) is None:
+        if not result["reports"]:
             return
+        attempt = self._attempts[trial.trial_id]
+        attempt.alive = time.monotonic()
+        for report in result["reports"]:
+            if report.trial in attempt.trials:  # not of one that was just told to stop
+                self._report(attempt, report)
+        if result["done"]:
+            del self._attempts[trial.trial_id]
+
+    def _report(self, attempt: _Attempt, report: Any) -> None:
+        """Takes what a trial reported: a trainables.trial.Report."""
         name, now = report.trial, time.time()
-        self._attempts[trial.trial_id].alive = time.monotonic()
         self._progress[name] = report.progress
         for listener in self._listeners:
             if report.resumed is not None:
@@ -238,33 +252,46 @@ class _Callback(tune.Callback):  # type: ignore[misc]
             listener.epoch(Epoch(name, report.epoch, report.metrics, now))
         if (end := report.end) is not None:
             right = end.correct and Correct(end.correct.images, end.correct.bits)
+            del attempt.trials[name]
             self._end(End(name, end.status, end.reason, end.scores, report.epoch, now, right))
-        elif result["done"]:
+        elif name in self._stopper.stopped:
+            del attempt.trials[name]
+            if attempt.trials:  # else Tune stops the process itself
+                attempt.tune.temporary_state.ray_actor.drop.remote(name)
             scores = {"validation_accuracy": report.metrics["validation_accuracy"]}
             reason = f"pruned after epoch {report.epoch}"
             self._end(End(name, "pruned", reason, scores, report.epoch, now))
-        if result["done"]:
-            del self._attempts[trial.trial_id]
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        if (name := trial.config["trial"]) is None:
+        if not trial.config["trials"]:
             return
         if trial.trial_id not in self._attempts:  # it failed before Tune started it
-            self._start(trial, name)
+            self._start(trial)
         attempt = self._attempts.pop(trial.trial_id)
         if attempt.stuck:
             seconds = f"{self._stuck_after:g} s"
             what = Mishap("stuck", f"no sign of life for {seconds}", "")
         else:
             what = mishap(trial)
-        number, epochs, now = self._failures.count(name), self._epochs.get(name, 0), time.time()
+        # All of them failed, whoever it was of: those that may try it again do so together.
+        going_on = tuple(t for t in attempt.trials.values() if self._goes_on(t.name, what))
+        if going_on:
+            self._course.again(going_on)
+        for name in attempt.trials.keys() - {trial.name for trial in going_on}:
+            self._give_up(name, what)
+
+    def _goes_on(self, name: str, what: Mishap) -> bool:
+        """Tells of a failed attempt at a trial; whether there is to be another."""
+        epochs = self._epochs.get(name, 0)
+        failure = Failure(name, self._failures.count(name), what.reason, epochs, time.time())
         for listener in self._listeners:
-            listener.failure(Failure(name, number, what.reason, epochs, now))
-        if self._failures.again(name, self._progress.get(name, 0.0)):
-            self._course.again(attempt.trial)
-            return
+            listener.failure(failure)
+        return self._failures.again(name, self._progress.get(name, 0.0))
+
+    def _give_up(self, name: str, what: Mishap) -> None:
+        number, epochs, now = self._failures.total(name), self._epochs.get(name, 0), time.time()
         for listener in self._listeners:
             listener.note(f"{name} failed {number} times, the last time: {what.text}")
         try:
@@ -277,11 +304,13 @@ class _Callback(tune.Callback):  # type: ignore[misc]
             )
             raise self.broken from None
 
-    def _start(self, tune_trial: TuneTrial, name: str) -> None:
-        trial = self._searcher.trials[name]
-        self._attempts[tune_trial.trial_id] = _Attempt(trial, tune_trial, time.monotonic())
-        for listener in self._listeners:
-            listener.start(trial, time.time())
+    def _start(self, tune_trial: TuneTrial) -> None:
+        names = [each["name"] for each in tune_trial.config["trials"]]
+        trials = {name: self._searcher.trials[name] for name in names}
+        self._attempts[tune_trial.trial_id] = _Attempt(trials, tune_trial, time.monotonic())
+        for trial in trials.values():
+            for listener in self._listeners:
+                listener.start(trial, time.time())
 
     def _end(self, end: End) -> None:
         for each in self._failures.ended(end):

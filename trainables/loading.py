@@ -40,7 +40,8 @@ def _first_problem(configs: Mapping[str, Mapping[str, Any]], facts: Facts) -> st
     import torch
 
     from trainables.config import Config
-    from trainables.training import build, perturbed_share
+    from trainables.optimization import perturbed_share
+    from trainables.training import build
 
     for arm, fields in configs.items():
         config = Config(**fields)

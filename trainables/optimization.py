@@ -1,4 +1,4 @@
-"""What a training optimizes with: parameters that learn, base optimizer, schedule, precision."""
+"""What a training optimizes with: what learns, what moves, optimizer, schedule, precision."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
 )
 
-from trainables.catalog import OPTIMIZERS, SCHEDULES, Choice
-from trainables.sam.subsets import norm_parameters
+from trainables.catalog import OPTIMIZERS, SCHEDULES, VARIANTS, Choice
+from trainables.sam.dynamic import mask_size
+from trainables.sam.presets import complete_options
+from trainables.sam.subsets import norm_parameters, perturbed_elements
 
 if TYPE_CHECKING:
     from trainables.config import Config
@@ -80,6 +82,21 @@ def schedule(optimizer: Optimizer, config: Config, steps: int) -> LRScheduler:
         return main
     rise = LinearLR(optimizer, start_factor=1 / warmup, total_iters=warmup - 1)
     return SequentialLR(optimizer, [rise, main], milestones=[warmup])
+
+
+def perturbed_share(config: Config, model: nn.Module) -> float:
+    """Percent of what learns that the ascent step moves, as perturbed_elements counts.
+
+    Raises ValueError for none.
+    """
+    if VARIANTS[config.variant].geometry is None:
+        return 0.0
+    if VARIANTS[config.variant].perturb_all:
+        options = complete_options(config.variant, config.options)
+        moved = mask_size(model, options["density"])
+    else:
+        moved = perturbed_elements(model, config.perturb)
+    return 100 * moved / sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

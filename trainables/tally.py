@@ -1,8 +1,9 @@
-"""What an epoch has added up so far, and how far it is."""
+"""What an epoch has added up so far, how far it is, and what a step of it got right."""
 
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -38,6 +39,13 @@ class Tally:
         self._evaluations += taken.gradient_evaluations
         self.step += 1
 
+    def spend(self, started: float, among: int = 1) -> None:
+        """Counts the seconds since `started`, by time.perf_counter, as shared among so many
+        trainings; waits for the device where the epoch is over."""
+        if self.over:
+            self._totals.cpu()
+        self.seconds += (time.perf_counter() - started) / among
+
     def read(self) -> dict[str, float]:
         """Metrics of the training by their MLflow names; the loss is NaN where training broke."""
         loss, accuracy, moved, skipped = (self._totals / self.step).tolist()
@@ -66,3 +74,27 @@ class Tally:
         self.step, self.seconds = state["step"], state["seconds"]
         self._evaluations = state["evaluations"]
         self._totals = state["totals"].to(self._totals.device)
+
+
+class Answers:
+    """How many images of a step's batch the model has right at w. images: of the batch."""
+
+    def __init__(self, images: int) -> None:
+        self._images = images
+        self._right: Tensor | None = None
+        self._seen: dict[int, int] = {}
+
+    def look(self, logits: Tensor, labels: Tensor) -> None:
+        """Takes a forward pass over a slice of the batch."""
+        # Of several forward passes over a slice of the batch the first is the one at w; a slice is
+        # known by its address, because a variant may hand over the slices in any order.
+        slice_, seen = labels.data_ptr(), sum(self._seen.values())
+        if slice_ not in self._seen and seen < self._images:
+            right = (logits.detach().argmax(1) == labels).sum()
+            self._right = right if self._right is None else self._right + right
+            self._seen[slice_] = len(labels)
+
+    def share(self, processes: int) -> Tensor:
+        """This process's part of the share that was right, on the device."""
+        assert self._right is not None
+        return self._right / (sum(self._seen.values()) * processes)

@@ -21,7 +21,8 @@ import torch
 
 from trainables import data
 from trainables.config import Config
-from trainables.training import Training, deterministic, perturbed_share
+from trainables.optimization import perturbed_share
+from trainables.training import Training, deterministic
 
 _WARM_UP, _MEASURED = 3, 8
 

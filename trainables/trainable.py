@@ -6,7 +6,7 @@ The process that drives a study imports this module too, so torch is imported wh
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
@@ -15,8 +15,9 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 if TYPE_CHECKING:
+    from trainables.batched.run import GroupRun
     from trainables.team import Place, Team
-    from trainables.trial import Report, TrialRun
+    from trainables.trial import Report
 
 _BUNDLE = 1.0
 """Seconds after which the epochs done since go to the driver."""
@@ -27,51 +28,59 @@ _WAIT = 0.2
 
 
 class _Run(Protocol):
-    """A trial under way, as TrialRun."""
+    """Trials under way, as GroupRun."""
 
-    def step(self, until: float) -> Report: ...
+    def step(self, until: float) -> Sequence[Report]: ...
+    def stop(self, trial: str) -> None: ...
     def keep(self) -> None: ...
 
 
 class SamTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains one trial, an epoch or a part of it a step; an actor goes on with the next trial.
+    """Trains one trial, or a group of them as one, an epoch or a part of it a step; an actor goes
+    on with the next.
 
-    config: `threads` of a process, and `trial`: its name, or None for one that only waits. A trial
-    has also `training` (fields of training.Config), `keeping` (of trial.Keeping), `facts` of the
-    data set, `versions` that the process must have, and in lists, because Tune takes a bare
-    reference for something to fill in, references to images: `pool` and, in the confirm stage
-    alone, `test`. Each result holds a trial.Report as `report`. Where its placement group has
-    several bundles a worker trains in each, and this process itself does nothing but lead them.
+    config: `threads` of a process, and `trials`: none, for a process that only waits, or for each
+    its `name`, its `slot` of so many `slots`, and `training` (fields of training.Config). With
+    trials there are also `keeping` (of trial.Keeping), `facts` of the data set, `versions` that the
+    process must have, and in lists, because Tune takes a bare reference for something to fill in,
+    references to images: `pool` and, in the confirm stage alone, `test`. Each result holds
+    trial.Report objects as `reports`, and as `left` the names of the trials that go on. Where its
+    placement group has several bundles a worker trains in each, and this process itself does
+    nothing but lead them.
     """
 
-    _trial: Mapping[str, Any]
+    _given: Mapping[str, Any]
+    _left: list[str]
     _run: _Run | None
     _workers: _Workers | None = None
 
     def setup(self, config: Mapping[str, Any]) -> None:
-        """Takes the first trial; its work begins in `step`, where a failure can be told."""
+        """Takes the first trials; their work begins in `step`, where a failure can be told."""
         group = get_current_placement_group()
         if group is not None and group.bundle_count > 1:
             self._workers = _Workers(group)
         self._take(config)
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
-        """Takes another trial in this process."""
+        """Takes other trials in this process."""
         self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
         """One epoch, or what can be done of it in a few seconds."""
-        if self._trial["trial"] is None:
+        if not self._given["trials"]:
             if self._workers is None:
-                from trainables import trial  # noqa: F401  most of what a process starts with
+                from trainables.batched import run  # noqa: F401  most of what a process starts with
 
             time.sleep(_WAIT)
-            return {"report": None, "done": True}
+            return {"reports": [], "left": [], "done": True}
         if self._run is None:
-            self._run = self._begin(self._trial)
-        report = self._run.step(time.monotonic() + _SLICE)
-        return {"report": report, "done": report.end is not None}
+            self._run = self._begin(self._given)
+        reports = self._run.step(time.monotonic() + _SLICE)
+        for report in reports:
+            if report.end is not None:
+                self._left.remove(report.trial)
+        return {"reports": reports, "left": list(self._left), "done": not self._left}
 
     def train_buffered(self, *limits: float) -> list[dict[str, Any]]:
         """Steps for about a second, so that short epochs do not wait for the driver one by one.
@@ -85,8 +94,14 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
             results.append(self.train())
         return results
 
+    def drop(self, trial: str) -> None:
+        """Goes on without a trial, which a pruner stopped."""
+        if trial in self._left and self._run is not None:
+            self._left.remove(trial)
+            self._run.stop(trial)
+
     def keep(self) -> None:
-        """Writes a checkpoint of the trial under way: the study stops."""
+        """Writes checkpoints of the trials under way: the study stops."""
         if self._run is not None:
             self._run.keep()
 
@@ -96,7 +111,8 @@ class SamTrainable(tune.Trainable):  # type: ignore[misc]
             self._workers.end()
 
     def _take(self, config: Mapping[str, Any]) -> None:
-        self._trial = config
+        self._given = config
+        self._left = [each["name"] for each in config["trials"]]
         self._run = None
         self.config: dict[str, Any] = {}  # every result would carry it
 
@@ -137,15 +153,19 @@ class _Workers:
         self._all(self._joining)
         self._all([actor.begin.remote(config) for actor in self._actors])
 
-    def step(self, until: float) -> Report:
-        """As TrialRun.step."""
+    def step(self, until: float) -> Sequence[Report]:
+        """As GroupRun.step."""
         seconds = until - time.monotonic()  # clocks of other nodes differ
         first, *_ = self._all([actor.step.remote(seconds) for actor in self._actors])
-        report: Report = first
-        return report
+        reports: Sequence[Report] = first
+        return reports
+
+    def stop(self, trial: str) -> None:
+        """As GroupRun.stop."""
+        self._all([actor.stop.remote(trial) for actor in self._actors])
 
     def keep(self) -> None:
-        """As TrialRun.keep."""
+        """As GroupRun.keep."""
         self._all([self._actors[0].keep.remote()])
 
     def end(self) -> None:
@@ -171,7 +191,7 @@ class SamWorker:
 
     _place: Place | None = None
     _team: Team
-    _run: TrialRun | None = None
+    _run: GroupRun | None = None
 
     def open(self) -> tuple[str, int]:
         """Opens a place, at this host and port, where all of them meet."""
@@ -183,7 +203,8 @@ class SamWorker:
 
     def join(self, rank: int, count: int, place: tuple[str, int]) -> None:
         """Meets the others."""
-        from trainables import team, trial  # noqa: F401  most of what a process starts with
+        from trainables import team
+        from trainables.batched import run  # noqa: F401  most of what a process starts with
 
         there = self._place or team.opened(*place)
         self._team = team.join(rank, count, there, _device())
@@ -193,13 +214,18 @@ class SamWorker:
         self._run = None  # before the next one needs its memory
         self._run = _begun(config, _device(), self._team)
 
-    def step(self, seconds: float) -> Report:
-        """As TrialRun.step."""
+    def step(self, seconds: float) -> Sequence[Report]:
+        """As GroupRun.step."""
         assert self._run is not None
         return self._run.step(time.monotonic() + seconds)
 
+    def stop(self, trial: str) -> None:
+        """As GroupRun.stop."""
+        assert self._run is not None
+        self._run.stop(trial)
+
     def keep(self) -> None:
-        """As TrialRun.keep."""
+        """As GroupRun.keep."""
         assert self._run is not None
         self._run.keep()
 
@@ -218,8 +244,9 @@ def _device() -> str:
     return "cuda"
 
 
-def _begun(config: Mapping[str, Any], device: str, team: Team | None) -> TrialRun:
+def _begun(config: Mapping[str, Any], device: str, team: Team | None) -> GroupRun:
     from trainables import environment
+    from trainables.batched.run import GroupRun
     from trainables.config import Config
     from trainables.training import deterministic
     from trainables.trial import Keeping, TrialRun
@@ -227,13 +254,20 @@ def _begun(config: Mapping[str, Any], device: str, team: Team | None) -> TrialRu
     environment.check(config["versions"])
     deterministic(config["threads"])
     [pool] = ray.get(config["pool"])
-    return TrialRun(
-        config["trial"],
-        Config(**config["training"]),
-        Keeping(**config["keeping"]),
-        pool,
-        config["facts"],
-        next(iter(ray.get(config["test"])), None),
-        device,
-        team,
-    )
+    test = next(iter(ray.get(config["test"])), None)
+    slots = config["slots"]
+    runs = {
+        trial["slot"]: TrialRun(
+            trial["name"],
+            Config(**trial["training"]),
+            Keeping(**config["keeping"]),
+            pool,
+            config["facts"],
+            test,
+            device,
+            team,
+            slot=(trial["slot"], slots) if slots > 1 else None,
+        )
+        for trial in config["trials"]
+    }
+    return GroupRun(runs, slots)

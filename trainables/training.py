@@ -22,11 +22,8 @@ from trainables.data import Correct, Facts, Images
 from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
-from trainables.sam.dynamic import mask_size
 from trainables.sam.memory import on_device
-from trainables.sam.presets import complete_options
-from trainables.sam.subsets import perturbed_elements
-from trainables.tally import Tally
+from trainables.tally import Answers, Tally
 from trainables.team import Team
 
 
@@ -55,21 +52,6 @@ def build(config: Config, facts: Facts) -> nn.Module:
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
     return model
-
-
-def perturbed_share(config: Config, model: nn.Module) -> float:
-    """Percent of what learns that the ascent step moves, as perturbed_elements counts.
-
-    Raises ValueError for none.
-    """
-    if VARIANTS[config.variant].geometry is None:
-        return 0.0
-    if VARIANTS[config.variant].perturb_all:
-        options = complete_options(config.variant, config.options)
-        moved = mask_size(model, options["density"])
-    else:
-        moved = perturbed_elements(model, config.perturb)
-    return 100 * moved / sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 class Training:
@@ -137,8 +119,7 @@ class Training:
         self._scaler = optimization.grad_scaler(self.device, config.precision)
         self._diagnostics = Diagnostics(config.diagnostics, self.model)
         self._tally: Tally | None = None
-        self._correct: Tensor | None = None
-        self._counted: dict[int, int] = {}
+        self._answers = Answers(0)
 
     def epoch(self) -> dict[str, float]:
         """Trains to the end of an epoch and validates: metrics by their MLflow names.
@@ -155,23 +136,49 @@ class Training:
     def advance(self, pause: Callable[[], bool]) -> dict[str, float] | None:
         """As `epoch`, but gives None where `pause()` says so after a step: call it again."""
         started = time.perf_counter()
+        tally = self.begin()
+        while not tally.over:
+            self._seed(self._team.rank, self.done * self.steps + tally.step)
+            self.count(self.step(self.next_batch()))
+            if not tally.over and pause():
+                tally.spend(started)
+                return None
+        tally.spend(started)
+        return self.finish()
+
+    def begin(self) -> Tally:
+        """The epoch under way, or else a new one."""
         self.model.train()
-        tally = self._tally
-        if tally is None:
-            tally = self._tally = self._new_tally(self._draw_order())
+        if self._tally is None:
+            self._tally = self._new_tally(self._draw_order())
             self._seed(self._team.count, self.done)  # a model that is looked at may draw, too
             self.optimizer.begin_epoch(
                 self.done, self.config.epochs, self._samples(), self._plain_losses
             )
-        while not tally.over:
-            self._count_step(tally)
-            if not tally.over and pause():
-                tally.seconds += time.perf_counter() - started
-                return None
+        return self._tally
+
+    def next_batch(self) -> tuple[Tensor, Tensor]:
+        """As of `batches`, for the next step of the epoch under way."""
+        assert self._tally is not None
+        return self._batch(self._tally.order[self._tally.step])
+
+    def count(self, loss: Tensor) -> None:
+        """Counts a step of the epoch under way. loss: what it returned."""
+        assert self._tally is not None
+        taken = self.optimizer.last_step
+        share = self._answers.share(self._team.count)
+        self._team.sum(share)
+        self._tally.add(loss, share, taken)
+        self._diagnostics.add(loss, taken)
+        if self.config.schedule_per == "step":
+            self._schedule.step()
+
+    def finish(self) -> dict[str, float]:
+        """Validates after an epoch whose steps are all taken: metrics as of `epoch`."""
+        assert self._tally is not None
         if self.config.schedule_per == "epoch":
             self._schedule.step()
-        trained = tally.read()  # waits for the device
-        seconds = tally.seconds + time.perf_counter() - started
+        trained = self._tally.read()
         self._tally = None
         self.done += 1
         validation_loss, validation_accuracy = self._evaluate(
@@ -181,7 +188,6 @@ class Training:
             **trained,
             "validation_loss": validation_loss,
             "validation_accuracy": validation_accuracy,
-            "seconds_per_epoch": seconds,
             **self._diagnostics.read(),
         }
 
@@ -236,7 +242,6 @@ class Training:
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One update of the weights with one of `batches`; the mean loss at w, on the device."""
-        self._correct, self._counted = None, {}
         return self.optimizer.step(
             self.losses,
             batch,
@@ -268,19 +273,8 @@ class Training:
         images, labels = (
             self._team.part(each, self.config.accumulate) for each in (images, self._labels[chosen])
         )
+        self._answers = Answers(len(labels))
         return normalise(images, self._mean, self._std), labels
-
-    def _count_step(self, tally: Tally) -> None:
-        self._seed(self._team.rank, self.done * self.steps + tally.step)
-        loss = self.step(self._batch(tally.order[tally.step]))
-        assert self._correct is not None
-        taken = self.optimizer.last_step
-        share = self._correct / (sum(self._counted.values()) * self._team.count)
-        self._team.sum(share)
-        tally.add(loss, share, taken)
-        self._diagnostics.add(loss, taken)
-        if self.config.schedule_per == "step":
-            self._schedule.step()
 
     def _seed(self, *which: int) -> None:
         """Seeds what model code draws from, where processes must draw differently: by what they
@@ -307,14 +301,11 @@ class Training:
     def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One forward pass: label-smoothed cross-entropy of each image of a batch, [n]."""
         images, labels = batch
-        logits = self._logits(images)
-        # Of several forward passes over a slice of the batch the first is the one at w; a slice is
-        # known by its address, because a variant may hand over the slices in any order.
-        slice_, seen = labels.data_ptr(), sum(self._counted.values())
-        if slice_ not in self._counted and seen < self.config.batch_size // self._team.count:
-            correct = (logits.detach().argmax(1) == labels).sum()
-            self._correct = correct if self._correct is None else self._correct + correct
-            self._counted[slice_] = len(labels)
+        return self.losses_of(labels, self._logits(images))
+
+    def losses_of(self, labels: Tensor, logits: Tensor) -> Tensor:
+        """As `losses`, from the logits of a forward pass [n, classes]."""
+        self._answers.look(logits, labels)
         return self._cross_entropy(logits, labels)
 
     def _logits(self, images: Tensor) -> Tensor:

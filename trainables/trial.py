@@ -12,9 +12,11 @@ import torch
 from trainables.checkpoint import Checkpoints, packed
 from trainables.config import Config
 from trainables.data import Correct, Facts, Images
+from trainables.optimization import perturbed_share
+from trainables.sam.memory import on_device
 from trainables.storage import checkpoints_of, open_storage, weights_of
 from trainables.team import Team
-from trainables.training import Training, diverged, perturbed_share
+from trainables.training import Training, diverged
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TrialRun:
     name: STUDY/ARM/STAGE/INDEX. test: images to score at the end, whose weights are kept then.
     team: the processes that train it, each with such an object: all step together, the first alone
     decides how far, and writes.
+    slot: its place in a group of so many, which decides its last bits; None for a trial by itself.
     Goes on from the last usable checkpoint of this very trial, and reports the epochs before it
     again: who listens may have ended before they were written down.
     """
@@ -78,14 +81,15 @@ class TrialRun:
         device: str,
         team: Team | None = None,
         clock: Callable[[], float] = time.monotonic,
+        slot: tuple[int, int] | None = None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._team = Team() if team is None else team
         self._keeping = keeping
         self._classes = len(facts.classes)
         self._test = test
         self._clock = clock
-        self._training = Training(config, pool, facts, device, self._team)
+        self.training = Training(config, pool, facts, device, self._team)
         # What decides the numbers: with the same of all that, a checkpoint is this trial's.
         self._of = {
             "config": repr(asdict(config)),
@@ -93,6 +97,7 @@ class TrialRun:
             "device": device,
             "team": self._team.count,
             "torch": str(torch.__version__),
+            **({} if slot is None else {"slot": slot}),
         }
         self._storage = open_storage(keeping.storage)
         self._checkpoints = Checkpoints(self._storage, checkpoints_of(name), self._of)
@@ -100,40 +105,61 @@ class TrialRun:
         self._told = 0
         self._resumed: float | None = None
         self._resume()
-        self._kept_at, self._kept_epoch = clock(), self._training.done
+        self._kept_at, self._kept_epoch = clock(), self.training.done
 
     def step(self, until: float) -> Report:
         """An epoch, or what can be done of it until the clock says `until`."""
-        training = self._training
-        if self._told == len(self._history):
-            metrics = training.advance(lambda: self._team.agree(lambda: self._is_enough(until)))
+        if not self.behind:
+            metrics = self.training.advance(lambda: self._team.agree(lambda: self.is_enough(until)))
             if metrics is None:
-                self._keep_if_due()
-                return self._report(None, {})
-            if training.done == 1:
-                metrics["perturbed_share"] = perturbed_share(training.config, training.model)
-            self._history.append(metrics)
+                return self.alive()
+            self.learn(metrics)
+        return self.tell()
+
+    @property
+    def behind(self) -> bool:
+        """Whether an epoch was trained that no report has told of."""
+        return self._told < len(self._history)
+
+    def is_enough(self, until: float) -> bool:
+        """Whether a step should end now, in the middle of an epoch."""
+        return self._clock() >= until or self._seconds_are_over()
+
+    def learn(self, metrics: dict[str, float]) -> None:
+        """Takes the metrics of an epoch that was just trained."""
+        training = self.training
+        if training.done == 1:
+            metrics["perturbed_share"] = perturbed_share(training.config, training.model)
+        self._history.append(metrics)
+
+    def tell(self) -> Report:
+        """Reports the next epoch."""
         metrics = self._history[self._told]
         self._told += 1
-        end = self._ending(metrics) if self._told == len(self._history) else None
+        end = None if self.behind else self._ending(metrics)
         if end is None:
             self._keep_if_due()
         else:
             self._checkpoints.wait()
         return self._report(self._told, metrics, end)
 
+    def alive(self) -> Report:
+        """A sign of life in the middle of an epoch."""
+        self._keep_if_due()
+        return self._report(None, {})
+
     def keep(self) -> None:
         """Writes a checkpoint of where the trial is now, and waits for it; asked of the first."""
-        if self._training.progress:
+        if self.training.progress:
             self._save()
         self._checkpoints.wait()
 
     def _resume(self) -> None:
         # The same for all, whatever another attempt's process may still be writing.
         if (found := self._team.share(self._checkpoints.load)) is not None:
-            self._training.load_state_dict(found["training"])
+            self.training.load_state_dict(found["training"])
             self._history = found["history"]
-            self._resumed = self._training.progress
+            self._resumed = self.training.progress
 
     def _report(
         self, epoch: int | None, metrics: Mapping[str, float], end: Ending | None = None
@@ -141,11 +167,11 @@ class TrialRun:
         resumed, self._resumed = self._resumed, None
         notes = tuple(self._checkpoints.notes)
         self._checkpoints.notes.clear()
-        progress = self._training.progress
-        return Report(self._name, epoch, metrics, progress, end, resumed, notes)
+        progress = self.training.progress
+        return Report(self.name, epoch, metrics, progress, end, resumed, notes)
 
     def _ending(self, metrics: Mapping[str, float]) -> Ending | None:
-        training = self._training
+        training = self.training
         if diverged(metrics):
             chance = 100 / self._classes
             scores = {"validation_accuracy": chance}
@@ -162,9 +188,6 @@ class TrialRun:
             self._keep_weights()
         return Ending("finished", "", scores | tested, correct)
 
-    def _is_enough(self, until: float) -> bool:
-        return self._clock() >= until or self._seconds_are_over()
-
     def _seconds_are_over(self) -> bool:
         seconds = self._keeping.seconds
         return seconds is not None and self._clock() - self._kept_at >= seconds
@@ -173,19 +196,21 @@ class TrialRun:
         if not self._team.first:
             return
         epochs = self._keeping.epochs
-        due = epochs is not None and self._training.done - self._kept_epoch >= epochs
+        due = epochs is not None and self.training.done - self._kept_epoch >= epochs
         if (due or self._seconds_are_over()) and not self._checkpoints.busy:
             self._save()
 
     def _save(self) -> None:
-        training = self._training
+        training = self.training
         content = {"training": training.state_dict(), "history": list(self._history)}
         self._checkpoints.save(f"{training.progress:012.6f}", content)
         self._kept_at, self._kept_epoch = self._clock(), training.done
 
     def _keep_weights(self) -> None:
-        content: dict[str, Any] = {"of": self._of, "model": self._training.model.state_dict()}
+        # Copies: a view, as in a group, would be written with all that it is a view of.
+        whole = on_device(self.training.model.state_dict(), torch.device("cpu"))
+        content: dict[str, Any] = {"of": self._of, "model": whole}
         try:
-            self._storage.write(weights_of(self._name), packed(content))
+            self._storage.write(weights_of(self.name), packed(content))
         except OSError as error:
-            self._checkpoints.notes.append(f"weights of {self._name} were not kept: {error}")
+            self._checkpoints.notes.append(f"weights of {self.name} were not kept: {error}")

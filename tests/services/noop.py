@@ -48,8 +48,9 @@ class NoopTrainable(SamTrainable):
 
     @staticmethod
     def _begin(config: Mapping[str, Any]) -> Any:
-        epochs = config["training"]["epochs"]
-        return _NoopRun(config["trial"], epochs, confirm=bool(config["test"]))
+        [trial] = config["trials"]
+        epochs = trial["training"]["epochs"]
+        return _NoopRun(trial["name"], epochs, confirm=bool(config["test"]))
 
 
 class UnbundledTrainable(NoopTrainable):
@@ -81,7 +82,7 @@ class _NoopRun:
         if self._confirm:
             scores |= {"test_accuracy": 80.0, "test_loss": 1.0}
         ending = Ending("finished", "", scores) if self._done == self._epochs else None
-        return Report(self._name, self._done, metrics, float(self._done), ending)
+        return [Report(self._name, self._done, metrics, float(self._done), ending)]
 
     def keep(self) -> None:
         pass

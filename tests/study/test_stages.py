@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from study import decide, stages
-from study.course import Course
+from study.course import Course, Group, Waiting
 from study.ledger import Ledger, open_file
 from study.records import End, Result, Status, Trial
 from study.stages import Plan
@@ -101,8 +101,9 @@ def test_a_course_waits_while_a_trial_is_out_and_begins_each_stage_once(tmp_path
 
     course = Course([spec], ledger, lambda: list(results), begins, lambda trial: None)
 
-    def ends(trial: object) -> None:
-        assert isinstance(trial, Trial)
+    def ends(group: Group | Waiting) -> None:
+        assert not isinstance(group, str)
+        [trial] = group
         told = End(trial.name, "finished", "", {"validation_accuracy": 50.0}, 1, 0.0)
         results.append(Result(trial, told))
         ledger.tell(told)
@@ -117,7 +118,8 @@ def test_a_course_waits_while_a_trial_is_out_and_begins_each_stage_once(tmp_path
     ends(search[2])
     confirm = [course.next() for _ in range(6)]
     assert begun == [("search", 0), ("confirm", 3)]
-    assert {trial.stage for trial in confirm if isinstance(trial, Trial)} == {"confirm"}
+    groups = [group for group in confirm if not isinstance(group, str)]
+    assert {trial.stage for [trial] in groups} == {"confirm"}
     for trial in confirm:
         assert course.next() == "wait"
         ends(trial)

@@ -190,7 +190,7 @@ def _diverge(team: Team, folder: Path) -> None:
         end = reports[-1].end
         assert end is not None
         assert (end.status, end.reason) == ("diverged", "diverged in epoch 2")
-        weights = _trial(team, folder / precision, config)._training.model.state_dict()
+        weights = _trial(team, folder / precision, config).training.model.state_dict()
         assert all(value.isfinite().all() for value in weights.values())
 
 

@@ -15,7 +15,8 @@ import torch
 
 from trainables import data
 from trainables.config import Config
-from trainables.training import Training, deterministic, diverged, perturbed_share
+from trainables.optimization import perturbed_share
+from trainables.training import Training, deterministic, diverged
 
 CONFIG = Config(
     model="resnet8",

@@ -15,6 +15,7 @@ from trainables.catalog.models import (
     MODELS,
     NORMS,
     model_options,
+    unbatched_model,
     wrong_option,
 )
 from trainables.catalog.nearest import nearest, shown
@@ -30,6 +31,7 @@ from trainables.catalog.variants import (
     geometry,
     steady,
     suggested,
+    unbatched,
     undivided,
 )
 
@@ -67,6 +69,8 @@ __all__ = [
     "steady",
     "subsets",
     "suggested",
+    "unbatched",
+    "unbatched_model",
     "undivided",
     "wrong_option",
 ]

@@ -12,6 +12,7 @@ from trainables.catalog.own import OWN
 NORMS = ("bn", "gn", "ln", "rms", "none", "dyt")
 """Words for the normalization of a network: trainables.models.norm says what each means."""
 _TOKEN_NORMS = ("ln", "rms", "none", "dyt")
+_BATCHED_NORMS = ("bn", "gn", "ln", "none")
 _TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 
 
@@ -20,11 +21,13 @@ class Model:
     """A network of ours. Each takes the options `norm` and `affine`.
 
     norms: words that `norm` takes, the default first. width: default of the option `width`, None
-    for a network whose name fixes its channels.
+    for a network whose name fixes its channels. batched: whether several can be trained as one,
+    their channels side by side.
     """
 
     norms: tuple[str, ...]
     width: int | None = None
+    batched: bool = True
 
 
 MODELS: Mapping[str, Model] = {
@@ -37,11 +40,11 @@ MODELS: Mapping[str, Model] = {
     "wrn16_4": Model(NORMS),
     "wrn28_10": Model(NORMS),
     "resnext29_32x4d": Model(NORMS),
-    "densenet100": Model(NORMS),
+    "densenet100": Model(NORMS, batched=False),
     "convmixer": Model(NORMS),
-    "vit": Model(_TOKEN_NORMS),
-    "vit_tiny": Model(_TOKEN_NORMS),
-    "vit_small": Model(_TOKEN_NORMS),
+    "vit": Model(_TOKEN_NORMS, batched=False),
+    "vit_tiny": Model(_TOKEN_NORMS, batched=False),
+    "vit_small": Model(_TOKEN_NORMS, batched=False),
 }
 
 MODEL_NAMES = (*MODELS, "timm/NAME", OWN)
@@ -74,4 +77,15 @@ def wrong_option(name: str, given: Mapping[str, object]) -> tuple[str, str] | No
         return "norm", f"unknown norm for {name} {norm!r}; allowed: {', '.join(norms)}{hint}"
     if norm == "none" and given.get("affine") is False:
         return "affine", "norm none has no layers to take affine parameters from; leave it out"
+    return None
+
+
+def unbatched_model(name: str, norm: str | None) -> tuple[str, str] | None:
+    """The key, name or norm, for which models of this name cannot be trained several as one, and
+    why; None where they can. norm: None for the default."""
+    can = [each for each, model in MODELS.items() if model.batched]
+    if name not in can:
+        return "name", f"{name} cannot be batched; these can: {', '.join(can)}"
+    if (norm or MODELS[name].norms[0]) not in _BATCHED_NORMS:
+        return "norm", f"{norm} cannot be batched; these can: {', '.join(_BATCHED_NORMS)}"
     return None

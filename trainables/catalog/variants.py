@@ -344,6 +344,20 @@ def undivided(variant: str, options: Options) -> str:
     return VARIANTS[variant].whole_batch
 
 
+def unbatched(variant: str, options: Options) -> str:
+    """Why trials of `variant` with these options cannot be trained several as one; empty where they
+    can. Fits behind its name."""
+    if VARIANTS[variant].update != "perturbed":
+        return "does more in a step than one pass at w and one at w + e"
+    if (ascent := options.get("ascent", VARIANTS[variant].ascent)) != "batch":
+        return f"takes its direction from {ascent}, not from the gradient of the batch"
+    if options.get("m") is not None:
+        return "perturbs for each m samples of a batch; leave m out"
+    if options.get("bn_statistics") == "both":
+        return "updates the statistics of BatchNorm in both passes; leave bn_statistics out"
+    return ""
+
+
 def geometry(variant: str, options: Options) -> str | None:
     """The geometry of `variant` with its options, None without an ascent."""
     chosen: str | None = options.get("geometry", VARIANTS[variant].geometry)

@@ -32,17 +32,19 @@ class RunningStatistics:
         May be nested. Layers in evaluation mode go on normalizing with their statistics.
         """
         switched = [layer for layer in self._switched if layer.track_running_stats]
-        copied = _buffers(self._copied)
-        copies = [buffer.clone() for buffer in copied]
         for layer in switched:
             layer.track_running_stats = False
         try:
-            yield
+            with _restored(_buffers(self._copied)):
+                yield
         finally:
             for layer in switched:
                 layer.track_running_stats = True
-            if copies:
-                torch._foreach_copy_(copied, copies)
+
+    def restored(self) -> AbstractContextManager[None]:
+        """Inside, whoever shares the memory of the statistics may change them; afterwards they are
+        as before."""
+        return _restored(_buffers(self.layers))
 
     @contextmanager
     def averaged(self, runs: int) -> Iterator[Run]:
@@ -74,6 +76,16 @@ class RunningStatistics:
     def moving(self) -> list[Tensor]:
         """The statistics that are numbers with fractions: what replicas have to agree on."""
         return [buffer for buffer in _buffers(self.layers) if buffer.is_floating_point()]
+
+
+@contextmanager
+def _restored(buffers: list[Tensor]) -> Iterator[None]:
+    copies = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        if copies:
+            torch._foreach_copy_(buffers, copies)
 
 
 def _buffers(layers: list[nn.Module]) -> list[Tensor]:

@@ -27,7 +27,7 @@ from trainables.sam.cosine import watched
 from trainables.sam.dynamic import first_masks, fisher_of, masked_targets, masks_of
 from trainables.sam.masks import top
 from trainables.sam.memory import kept, on_device
-from trainables.sam.passes import Batch, LossFunction, chunks
+from trainables.sam.passes import Batch, LossFunction, Slice, chunks
 from trainables.sam.presets import check_rho, complete_options, preset_of
 from trainables.sam.replicas import Replicas, unwrapped
 from trainables.sam.reuse import Reuse
@@ -136,6 +136,16 @@ class SharpnessAware(Optimizer):
         Raises ValueError where `m` does not divide the batch, RuntimeError where the variant or an
         option needs `begin_epoch` first.
         """
+        pieces = chunks(batch, self.options.get("m"), accumulate)
+        step = self.prepare(loss_fn, pieces, scaler)
+        with torch.enable_grad():
+            outcome = (UPDATES[self._preset.update] if step.active else base)(step)
+        return self.conclude(step, outcome, scaler, clip_norm)
+
+    def prepare(
+        self, loss_fn: LossFunction, pieces: list[list[Slice]], scaler: GradScaler | None = None
+    ) -> Step:
+        """First part of `step`: all that a variant needs for its passes. pieces: as of chunks."""
         if len(self.param_groups) != self._known_groups:
             self._adopt()
         if scaler is not None and not self._preset.takes_scaler:
@@ -144,10 +154,19 @@ class SharpnessAware(Optimizer):
         self._check_told(epoch)
         active = self._preset.geometry is not None and perturbs(self.options, epoch, self._steps)
         parts = self._parts(active)
-        pieces = chunks(batch, self.options.get("m"), accumulate)
-        step = Step(parts, loss_fn, pieces, scaler, self._memory, self._steps, epoch)
-        with torch.enable_grad():
-            outcome = (UPDATES[self._preset.update] if active else base)(step)
+        return Step(parts, loss_fn, pieces, scaler, self._memory, self._steps, epoch, active)
+
+    def conclude(
+        self,
+        step: Step,
+        outcome: Outcome,
+        scaler: GradScaler | None = None,
+        clip_norm: float | None = None,
+    ) -> Tensor:
+        """Last part of `step`, after the passes of a variant; whoever made them left the gradient
+        in `.grad`."""
+        parts = step.parts
+        self._opt_called = True  # schedulers want to see it, and watch `step` alone
         self._reuse.forget()
         self._agree(outcome)
         cosine = watched(outcome, parts.targets) if self.diagnose else []
@@ -156,12 +175,12 @@ class SharpnessAware(Optimizer):
         )
         self._remember({**outcome.memory, **memory}, skipped)
         self._steps += 1
-        moved = self._memory.get("size", sum(t.elements for t in parts.targets)) if active else 0
+        moved = self._memory.get("size", sum(t.elements for t in parts.targets))
         self._last_step = LastStep(
             outcome.norm,
             outcome.perturbed_loss,
             step.evaluations,
-            moved,
+            moved if step.active else 0,
             skipped,
             cosine[0] if cosine else None,
         )

@@ -83,8 +83,8 @@ class Outcome:
 class Step:
     """Passes over one batch. memory: what the variant kept; number: of steps before this one.
 
-    chunks: slices of the batch that share a perturbation. evaluations: gradient evaluations so
-    far. used: parameters on which the loss depends.
+    chunks: slices of the batch that share a perturbation. active: whether this step perturbs.
+    evaluations: gradient evaluations so far. used: parameters on which the loss depends.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Step:
         memory: Mapping[str, Any],
         number: int,
         epoch: Epoch | None,
+        active: bool,
     ) -> None:
         self.parts = parts
         self.options = parts.options
@@ -105,6 +106,7 @@ class Step:
         self.memory = memory
         self.number = number
         self.epoch = epoch
+        self.active = active
         self.samples = sum(count for chunk in chunks for _, count in chunk)
         self.evaluations = 0.0
         self.used: set[Tensor] = set()
