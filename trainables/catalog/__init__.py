@@ -10,6 +10,16 @@ from trainables.catalog import subsets
 from trainables.catalog.datasets import DATA_NAMES, DATASETS, DataSet, data_set
 from trainables.catalog.geometries import GEOMETRIES, Geometry, Range
 from trainables.catalog.measures import HEADLINES, MEASURES
+from trainables.catalog.methods import (
+    CLASHING,
+    approximations,
+    clash,
+    cost,
+    geometry,
+    steady,
+    suggested,
+    undivided,
+)
 from trainables.catalog.models import (
     MODEL_NAMES,
     MODELS,
@@ -22,17 +32,10 @@ from trainables.catalog.optimizers import DIAGNOSTICS, OPTIMIZERS, SCHEDULES, Ch
 from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
 from trainables.catalog.subsets import Kind
-from trainables.catalog.variants import (
-    VARIANTS,
-    Variant,
-    cost,
-    geometry,
-    steady,
-    suggested,
-    undivided,
-)
+from trainables.catalog.variants import VARIANTS, Variant
 
 __all__ = [
+    "CLASHING",
     "DATASETS",
     "DATA_NAMES",
     "DIAGNOSTICS",
@@ -53,6 +56,8 @@ __all__ = [
     "Option",
     "Range",
     "Variant",
+    "approximations",
+    "clash",
     "cost",
     "data_set",
     "geometry",
