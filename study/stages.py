@@ -13,6 +13,7 @@ from study.spec import ADAPTIVE, Method, Spec
 _AS_GIVEN = {
     *("batch_size", "label_smoothing", "train", "clip_norm", "accumulate", "precision"),
     "diagnostics",
+    "ema",
 }
 """Keys of the workload that are fields of trainables.training.Config as they are."""
 CONFIRM_SEEDS = 100_000

@@ -132,7 +132,8 @@ class Workload(Part):
     """What is fixed for every arm.
 
     train: the parameters that learn, all others are frozen. clip_norm: largest l2 norm of the
-    gradient that the base optimizer gets. accumulate: slices that a batch is cut into.
+    gradient that the base optimizer gets. ema: decay of the moving average of the weights that is
+    scored in their place. accumulate: slices that a batch is cut into.
     precision: of the forward passes. diagnostics: what is measured in every step besides.
     """
 
@@ -146,6 +147,7 @@ class Workload(Part):
     schedule: Schedule = Schedule()
     train: Annotated[str, one_of("part to train", ("all", "norm", "no_norm"))] = "all"
     clip_norm: Positive | None = None
+    ema: Share | None = None
     accumulate: Count = 1
     precision: Annotated[str, one_of("precision", ("float32", "bfloat16", "float16"))] = "float32"
     diagnostics: Annotated[

@@ -47,6 +47,7 @@ class Config:
     gamma: float | None = None
     train: str = "all"
     clip_norm: float | None = None
+    ema: float | None = None
     accumulate: int = 1
     precision: str = "float32"
     diagnostics: Sequence[str] = ()

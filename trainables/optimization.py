@@ -26,6 +26,8 @@ from trainables.sam.presets import complete_options
 from trainables.sam.subsets import norm_parameters, perturbed_elements
 
 if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
+
     from trainables.config import Config
 
 
@@ -109,6 +111,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 def grad_scaler(device: torch.device, precision: str) -> GradScaler | None:
     """What scales losses so that small gradients survive, None where the range has room."""
     return GradScaler(device.type) if precision == "float16" else None
+
+
+def moving_average(model: nn.Module, decay: float | None) -> ModelEmaV3 | None:
+    """The exponential moving average of weights and buffers, to be updated after each step; None
+    without decay."""
+    if decay is None:
+        return None
+    from timm.utils.model_ema import ModelEmaV3  # imports all of timm
+
+    return ModelEmaV3(model, decay)
 
 
 def _own(choices: Mapping[str, Choice], name: str, config: Config) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Training:
         self._schedule = optimization.schedule(self.optimizer, config, self.steps)
         self._scaler = optimization.grad_scaler(self.device, config.precision)
         self._diagnostics = Diagnostics(config.diagnostics, self.model)
+        self._average = optimization.moving_average(self.model, config.ema)
         self._tally: Tally | None = None
         self._answers = Answers(0)
 
@@ -165,6 +166,8 @@ class Training:
         self._team.sum(share)
         self._tally.add(loss, share, taken)
         self._diagnostics.add(loss, taken)
+        if self._average is not None:
+            self._average.update(self.model)
         if self.config.schedule_per == "step":
             self._schedule.step()
 
@@ -191,6 +194,11 @@ class Training:
         """Epochs done, with the part of the one under way."""
         return self.done + (self._tally.step / self.steps if self._tally else 0)
 
+    @property
+    def scored(self) -> nn.Module:
+        """What is validated, tested and kept: the model, or the moving average of its weights."""
+        return self.model if self._average is None else self._average.module
+
     def state_dict(self) -> dict[str, Any]:
         """All that it takes to go on bit for bit: copies of tensors on the CPU, plain values."""
         state = {
@@ -199,6 +207,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "diagnostics": self._diagnostics.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
             "order": self._order.get_state(),
             "augmentation": self._augmentation.state_dict(),
             "random": randomness.state(self.device),
@@ -219,6 +228,8 @@ class Training:
         if self._scaler is not None:
             self._scaler.load_state_dict(state["scaler"])
         self._diagnostics.load_state_dict(state["diagnostics"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self._order.set_state(state["order"])
         self._augmentation.load_state_dict(state["augmentation"])
         randomness.restore(state["random"], self.device)
@@ -283,7 +294,7 @@ class Training:
     def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """`losses`, without a look at the accuracy."""
         images, labels = batch
-        return self._cross_entropy(self._logits(images), labels)
+        return self._cross_entropy(self._logits(self._network, images), labels)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
@@ -292,16 +303,16 @@ class Training:
     def losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One forward pass: label-smoothed cross-entropy of each image of a batch, [n]."""
         images, labels = batch
-        return self.losses_of(labels, self._logits(images))
+        return self.losses_of(labels, self._logits(self._network, images))
 
     def losses_of(self, labels: Tensor, logits: Tensor) -> Tensor:
         """As `losses`, from the logits of a forward pass [n, classes]."""
         self._answers.look(logits, labels)
         return self._cross_entropy(logits, labels)
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         with optimization.autocast(self.device, self.config.precision):
-            logits: Tensor = self._network(images)
+            logits: Tensor = network(images)
         return logits.float()
 
     @torch.inference_mode()
@@ -312,7 +323,8 @@ class Training:
 
         right: zeros as uint8, one an image; becomes 1 where it is right, in every process.
         """
-        self.model.eval()
+        self.scored.eval()
+        network = self._network if self._average is None else self.scored
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         team = self._team
         size = self.config.eval_batch
@@ -320,7 +332,7 @@ class Training:
         for first in range(len(chosen))[ours]:
             part = chosen[first : first + size]
             truth = labels[first : first + size]
-            logits = self._logits(self._augmentation.normalised(images[part]))
+            logits = self._logits(network, self._augmentation.normalised(images[part]))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             correct = logits.argmax(1) == truth
             totals += torch.stack((loss, correct.sum()))

@@ -208,7 +208,7 @@ class TrialRun:
 
     def _keep_weights(self) -> None:
         # Copies: a view, as in a group, would be written with all that it is a view of.
-        whole = on_device(self.training.model.state_dict(), torch.device("cpu"))
+        whole = on_device(self.training.scored.state_dict(), torch.device("cpu"))
         content: dict[str, Any] = {"of": self._of, "model": whole}
         try:
             self._storage.write(weights_of(self.name), packed(content))

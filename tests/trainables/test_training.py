@@ -270,3 +270,31 @@ def test_a_mixed_label_counts_as_its_larger_part(digits: tuple[data.Images, data
         metrics = training.epoch()
     assert metrics["train_accuracy"] > 20  # 40 % of the labels are wrong, of 10 classes
     assert metrics["train_accuracy"] < 90
+
+
+def test_a_moving_average_is_scored_in_place_of_the_weights(
+    digits: tuple[data.Images, data.Facts],
+) -> None:
+    config = replace(CONFIG, ema=0.9)
+    training, plain = Training(config, *digits), Training(CONFIG, *digits)
+    expected = {name: tensor.clone() for name, tensor in plain.model.state_dict().items()}
+    for epoch in range(config.epochs):
+        tally = training.begin()
+        plain.begin()
+        while not tally.over:
+            training.count(training.step(training.next_batch()))
+            plain.count(plain.step(plain.next_batch()))
+            for name, tensor in plain.model.state_dict().items():
+                if tensor.is_floating_point():
+                    expected[name] = 0.9 * expected[name] + 0.1 * tensor
+        metrics, of_weights = training.finish(), plain.finish()
+        assert metrics["train_loss"] == of_weights["train_loss"]
+        assert metrics["validation_loss"] != of_weights["validation_loss"]
+        if epoch == 0:
+            resumed = Training(config, *digits)
+            resumed.load_state_dict(training.state_dict())
+    assert digest(training) == digest(plain)
+    for name, tensor in training.scored.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-6)
+    assert resumed.epoch()["validation_loss"] == metrics["validation_loss"]
