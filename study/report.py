@@ -24,6 +24,7 @@ from study import (
     pages,
     places,
     plots,
+    published,
     seen,
     tables,
     terminal,
@@ -105,9 +106,11 @@ def _budget(spec: Spec) -> str:
 
 
 def _tables(each: Round) -> list[tables.Table]:
+    beside = published.table(each.spec, each.verdict, each.results)
     return [
         tables.arms_table(each.spec, each.verdict),
         tables.comparisons_table(each.spec, each.verdict),
+        *([] if beside is None else [beside]),
     ]
 
 
@@ -131,6 +134,7 @@ def notes(each: Round, contents: Contents) -> list[str]:
     return [
         *analysis.remarks(each.spec, each.verdict.arms, each.results),
         *certainty.notes(each.spec, each.verdict),
+        *published.notes(each.spec),
         *contents.notes,
     ]
 

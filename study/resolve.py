@@ -23,6 +23,7 @@ from study.spec import (
     Arm,
     Checkpoint,
     Confirm,
+    Reference,
     Resources,
     Retries,
     Settings,
@@ -50,6 +51,7 @@ class _File(Part):
     checkpoint: Checkpoint = CHECKPOINT
     retries: Retries = RETRIES
     stuck_after: Positive = STUCK_AFTER
+    reference: Reference | None = None
 
 
 def load(path: Path, assignments: Iterable[str] = ()) -> Spec:
@@ -83,6 +85,7 @@ class _Resolver(Checked):
         self.check_budget(arms)
         self.check_pruner()
         self.check_verdict(arms)
+        self.check_reference(arms)
         return Spec(
             study=file.study,
             question=file.question,
@@ -96,6 +99,7 @@ class _Resolver(Checked):
             checkpoint=file.checkpoint,
             retries=file.retries,
             stuck_after=file.stuck_after,
+            reference=file.reference,
         )
 
     def workload(self) -> Workload:
@@ -247,3 +251,12 @@ class _Resolver(Checked):
                 text = f"{pair[0]} against {pair[1]} is planned already, or an arm with itself"
                 raise self.fail(text, "verdict", "also", i)
             seen.append(set(pair))
+
+    def check_reference(self, arms: Collection[str]) -> None:
+        reference = self.file.reference
+        if reference is None:
+            return
+        for key in ("accuracy", "curve"):
+            for arm in getattr(reference, key):
+                if arm not in arms:
+                    raise self.fail(not_in("arm", arm, arms), "reference", key, arm)

@@ -65,6 +65,7 @@ def smoke(spec: Spec) -> Spec:
             ),
             "confirm": spec.confirm.model_copy(update={"seeds": _SEEDS}),
             "verdict": spec.verdict.model_copy(update={"also": []}),
+            "reference": None,
             "resources": Resources(cpu=1, gpu=0.0, max_trials=_TRIALS),
         }
     )

@@ -24,6 +24,7 @@ ADAPTIVE = ("tpe", "gp", "cmaes")
 EPOCH_PRUNERS = ("median", "successive_halving", "hyperband")
 """Pruners that stop a trial by its validation accuracy after an epoch."""
 
+Percent = Annotated[float, Field(ge=0, le=100)]
 Retries = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -154,6 +155,20 @@ BEFORE_SETTINGS = Settings(channels_last=True, eval_batch=1024)
 """How studies ran whose journal says nothing of it."""
 
 
+class Reference(Part):
+    """reference: what others published for the arms of this study, to stand beside what it finds.
+
+    source: where. accuracy: test accuracy in percent by arm, None where it is not known. curve: by
+    arm, pairs of rho and test accuracy.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    accuracy: dict[str, Percent | None] = Field(default={})
+    curve: dict[str, list[Annotated[list[Positive], Field(min_length=2, max_length=2)]]] = Field(
+        default={}
+    )
+
+
 class Method(Part):
     """A variant on a subset, with the options that are set; variant none perturbs 'none'.
 
@@ -241,11 +256,13 @@ class Spec(Part):
     checkpoint: Checkpoint = CHECKPOINT
     retries: Retries = RETRIES
     stuck_after: Positive = STUCK_AFTER
+    reference: Reference | None = None
 
     def hashed(self) -> dict[str, Any]:
-        """The plain values that decide the numbers: neither places, nor the question, nor how
-        mishaps are met, nor what is measured once the numbers are there."""
-        plain = self.model_dump(exclude={"question", "checkpoint", "retries", "stuck_after"})
+        """The plain values that decide the numbers: neither places, nor the question, nor what
+        others found, nor how mishaps are met, nor what is measured once the numbers are there."""
+        apart = {"question", "reference", "checkpoint", "retries", "stuck_after"}
+        plain = self.model_dump(exclude=apart)
         del plain["confirm"]["measure"]
         del plain["workload"]["data"]["root"]
         plain["resources"] = self.resources.model_dump(include={"cpu", "gpu"})
