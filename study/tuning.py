@@ -279,8 +279,9 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         going_on = tuple(t for t in attempt.trials.values() if self._goes_on(t.name, what))
         if going_on:
             self._course.again(going_on)
-        for name in attempt.trials.keys() - {trial.name for trial in going_on}:
-            self._give_up(name, what)
+        for each in attempt.trials.values():
+            if each not in going_on:
+                self._give_up(each.name, what)
 
     def _goes_on(self, name: str, what: Mishap) -> bool:
         """Tells of a failed attempt at a trial; whether there is to be another."""
