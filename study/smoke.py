@@ -14,7 +14,7 @@ from study import resolve, yamlfile
 from study.part import Count
 from study.space import grid
 from study.spec import Arm, Method, Resources, Span, Spec
-from study.workload import Data, Workload
+from study.workload import Data, Model, Workload
 from study.yamlfile import Document
 from trainables import catalog
 
@@ -111,14 +111,10 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
     data |= {"train_size": train, "validation_size": validation, "stand_in": train + validation}
     epochs = min(workload.epochs, _EPOCHS)
     warmup = workload.schedule.warmup * epochs / workload.epochs
-    model = workload.model
-    # A model of the user's own may need the width that it has.
-    if model.width is not None and "width" in (catalog.model_options(model.name) or ()):
-        model = model.model_copy(update={"width": min(model.width, _WIDTH)})
     return workload.model_copy(
         update={
             "data": StandIn(**data),
-            "model": model,
+            "model": _model(workload.model),
             "epochs": epochs,
             "batch_size": batch,
             "schedule": workload.schedule.model_copy(update={"warmup": warmup}),
@@ -127,6 +123,17 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
             "precision": "bfloat16" if workload.precision == "float16" else workload.precision,
         }
     )
+
+
+def _model(model: Model) -> Model:
+    """The model, or a small one of its kind with the same normalization."""
+    declared = catalog.MODELS.get(model.name)
+    if declared is not None and declared.small is not None:
+        model = model.model_copy(update={"name": declared.small})
+    # A model of the user's own may need the width that it has.
+    if "width" in (catalog.model_options(model.name) or ()):
+        model = model.model_copy(update={"width": min(model.width or _WIDTH, _WIDTH)})
+    return model
 
 
 def _largest_batch(arm: Arm) -> int:

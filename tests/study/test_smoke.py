@@ -12,6 +12,7 @@ from study.spec import Spec
 from study.yamlfile import SpecError
 from tests.study.command import ROOT, SPEC
 from tests.study.synthetic import make_spec, search_trials
+from trainables import catalog
 
 OTHERWISE = (
     "verdict={baseline: sam_on, also: [[sgd, sam_all]], equivalence_margin: 0.5}",
@@ -127,3 +128,13 @@ def test_a_wrong_file_is_refused_as_without_smoke(setting: str, message: str) ->
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(SpecError, match="no such file"):
         smoke.load(Path("missing.yaml"))
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+def test_a_large_network_has_a_small_one_of_its_kind(name: str) -> None:
+    norm = catalog.MODELS[name].norms[1]
+    model = smoke.smoke(make_spec(f"workload.model={{name: {name}, norm: {norm}}}")).workload.model
+    assert model.name == (catalog.MODELS[name].small or name)
+    assert model.norm == norm
+    assert catalog.MODELS[model.name].small is None
+    assert (model.width is None) == (catalog.MODELS[model.name].width is None)

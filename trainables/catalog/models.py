@@ -22,12 +22,14 @@ class Model:
 
     norms: words that `norm` takes, the default first. width: default of the option `width`, None
     for a network whose name fixes its channels. batched: whether several can be trained as one,
-    their channels side by side.
+    their channels side by side. small: a network of its kind for a smoke run, None where it is one
+    itself.
     """
 
     norms: tuple[str, ...]
     width: int | None = None
     batched: bool = True
+    small: str | None = None
 
 
 MODELS: Mapping[str, Model] = {
@@ -36,15 +38,15 @@ MODELS: Mapping[str, Model] = {
     "resnet32": Model(NORMS, width=16),
     "resnet44": Model(NORMS, width=16),
     "resnet56": Model(NORMS, width=16),
-    "preact_resnet18": Model(NORMS),
-    "wrn16_4": Model(NORMS),
-    "wrn28_10": Model(NORMS),
-    "resnext29_32x4d": Model(NORMS),
-    "densenet100": Model(NORMS, batched=False),
-    "convmixer": Model(NORMS),
+    "preact_resnet18": Model(NORMS, small="resnet8"),
+    "wrn16_4": Model(NORMS, small="resnet8"),
+    "wrn28_10": Model(NORMS, small="resnet8"),
+    "resnext29_32x4d": Model(NORMS, small="resnet8"),
+    "densenet100": Model(NORMS, batched=False, small="resnet8"),
+    "convmixer": Model(NORMS, small="resnet8"),
     "vit": Model(_TOKEN_NORMS, batched=False),
-    "vit_tiny": Model(_TOKEN_NORMS, batched=False),
-    "vit_small": Model(_TOKEN_NORMS, batched=False),
+    "vit_tiny": Model(_TOKEN_NORMS, batched=False, small="vit"),
+    "vit_small": Model(_TOKEN_NORMS, batched=False, small="vit"),
 }
 
 MODEL_NAMES = (*MODELS, "timm/NAME", OWN)
