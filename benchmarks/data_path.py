@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ from torchvision import datasets, transforms
 
 from benchmarks.measured import interval, load, told
 from trainables import data
-from trainables.augment import Augmentation, padding_for
+from trainables.augment import padding_for
+from trainables.catalog.augmentations import BASES
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.training import Training
@@ -151,7 +152,7 @@ def _arrays(count: int, device: str) -> Iterator[tuple[str, dict[str, Callable[[
     for size, (channels, batch) in _SHAPES.items():
         pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
         images = Images(pixels, np.arange(count) % _CLASSES)
-        for kind in get_args(Augmentation):
+        for kind in BASES:
             training = _training(images, kind, batch, device)
             samples = Samples(images, _transform(kind, size, channels))
             yield (
@@ -194,7 +195,7 @@ def _epoch(training: Training) -> None:
         pass
 
 
-def _training(images: Images, kind: Augmentation, batch: int, device: str) -> Training:
+def _training(images: Images, kind: str, batch: int, device: str) -> Training:
     config = Config(
         model="resnet8",
         model_options={"width": 16},
@@ -227,7 +228,7 @@ def _training(images: Images, kind: Augmentation, batch: int, device: str) -> Tr
     return Training(config, images, facts, device)
 
 
-def _transform(kind: Augmentation, size: int, channels: int) -> Any:
+def _transform(kind: str, size: int, channels: int) -> Any:
     steps = list[Any]()
     if kind != "none":
         steps.append(transforms.RandomCrop(size, padding=padding_for(size)))

@@ -5,9 +5,13 @@
 
 Steps of all contestants take turns in one process on one batch that lies on the device, so that
 whatever else the machine does falls on all of them. A ratio is that of two steps of one round; told
-are the medians over rounds with 95 % bootstrap intervals. --memory: for each contestant a process
-of its own, with the largest memory that its steps held beyond what it held before them, and what
-stays between steps beyond weights and momentum. Runs on a GPU where there is one.
+are the medians over rounds with 95 % bootstrap intervals. Runs on a GPU where there is one.
+
+--memory: no times, but for each contestant, in a process of its own after some steps, the most that
+a step held beyond model and batch, and what stays between two steps, gradients dropped, beyond what
+stays of SGD. Counted is what PyTorch's allocator gave and got back: on a CPU by the memory events
+of torch.profiler, which see every one, also of what autograd keeps and of oneDNN; on a GPU by
+torch.cuda.max_memory_allocated. So the same at every run, whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -15,9 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import multiprocessing
-import resource
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,8 +32,9 @@ import torch.nn.functional as F
 from pytorch_optimizer import SAM
 from torch import Tensor
 from torch.optim import SGD
+from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.measured import interval
+from benchmarks.measured import apart, interval
 from trainables.catalog import channels_last
 from trainables.models import make_model
 from trainables.sam import SharpnessAware, perturbed_parameters
@@ -45,8 +48,8 @@ _SHAPES = {"resnet20": (128, 32), "resnet56": (128, 32), "wrn16_4": (64, 32), "v
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant. ratio, low, high: to the step of SGD; to_two_pass: to the plain SAM-ON; peak,
-    kept: bytes, None where memory was not looked at."""
+    """Time of a contestant. ratio, low, high: to the step of SGD; to_two_pass: to the plain
+    SAM-ON."""
 
     model: str
     contestant: str
@@ -56,8 +59,17 @@ class Row:
     high: float
     to_two_pass: float
     n: int
-    peak: int | None = None
-    kept: int | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """Memory of a contestant in bytes. peak: at most in a step, beyond model and batch; kept:
+    between two steps, beyond that of SGD."""
+
+    model: str
+    contestant: str
+    peak: int
+    kept: int
 
 
 class Bench:
@@ -170,6 +182,7 @@ CONTESTANTS: dict[str, Callable[[Bench], Step]] = {
     "SAM-ON, fraction:0.25": ours("sam", "norm", ascent="fraction:0.25"),
     "SAM-ON, previous": ours("sam", "norm", ascent="previous"),
     "SAM-ON, every 5": ours("sam", "norm", every=5),
+    "SAM-ON, ascent in bfloat16": ours("sam", "norm", ascent_precision="bfloat16"),
     "norm_last:0.25, ours, exact": ours("sam", "norm_last:0.25"),
 }
 _FIRST, _TWO_PASS = "SGD, plain", "SAM-ON, plain two-pass"
@@ -217,68 +230,101 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _memory(model: str, contestant: str, device: str, threads: int, answer: Any) -> None:
-    """In a process of its own: bytes at the peak of its steps beyond before, and kept after them
-    beyond weights, gradients, momentum and batch."""
+def held(model: str, device: str, threads: int) -> list[Held]:
+    """Memory of every contestant on one model."""
+    measure = _on_cpu if device == "cpu" else _on_cuda
+    found = {name: apart(measure, model, name, threads) for name in CONTESTANTS}
+    _, of_sgd = found[_FIRST]
+    return [Held(model, name, peak, kept - of_sgd) for name, (peak, kept) in found.items()]
+
+
+def _on_cuda(model: str, contestant: str, threads: int) -> tuple[int, int]:
+    """Bytes beyond model and batch: the most in a step, and after it without gradients."""
     torch.set_num_threads(threads)
-    bench = Bench(model, device)
-    step = CONTESTANTS[contestant](bench)
-    before = _resident() if device == "cpu" else torch.cuda.memory_allocated()
-    for _ in range(_WARM):
-        step()
-    peak = (_resident() if device == "cpu" else torch.cuda.max_memory_allocated()) - before
+    bench = Bench(model, "cuda")
+    before = torch.cuda.memory_allocated()
+    step = _warm(bench, contestant)
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    peak = torch.cuda.max_memory_allocated()
     bench.base.zero_grad()
     gc.collect()
-    sizes = {
-        each.untyped_storage().data_ptr(): each.untyped_storage().nbytes()
-        for each in gc.get_objects()
-        if isinstance(each, Tensor)
+    return peak - before, torch.cuda.memory_allocated() - before
+
+
+def _on_cpu(model: str, contestant: str, threads: int) -> tuple[int, int]:
+    """As `_on_cuda`."""
+    torch.set_num_threads(threads)
+    # From the start, because the profiler counts no release of what it did not see allocated.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with record_function("build"):
+            bench = Bench(model, "cpu")
+        step = _warm(bench, contestant)
+        with record_function("measure"):
+            step()
+        with record_function("drop"):
+            bench.base.zero_grad()
+            gc.collect()
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        profiler.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_text())["traceEvents"]
+    spans = {
+        event["name"]: (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("name") in ("build", "measure", "drop") and event.get("ph") == "X"
     }
-    for owned in (*bench.model.state_dict().values(), bench.images, bench.labels):
-        sizes.pop(owned.untyped_storage().data_ptr(), None)
-    momentum = sum(p.numel() * p.element_size() for p in bench.model.parameters())
-    answer.put((peak, sum(sizes.values()) - momentum))
-
-
-def _resident() -> int:
-    """The largest resident set of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def with_memory(row: Row, device: str, threads: int) -> Row:
-    """The row with what its contestant holds."""
-    context = multiprocessing.get_context("spawn")
-    answer = context.SimpleQueue()
-    child = context.Process(
-        target=_memory, args=(row.model, row.contestant, device, threads, answer)
+    totals = sorted(
+        (event["ts"], event["args"]["Total Allocated"])
+        for event in events
+        if event.get("name") == "[memory]"
     )
-    child.start()
-    child.join()
-    if child.exitcode:
-        sys.exit(f"{row.contestant} on {row.model} ended with {child.exitcode}")
-    peak, kept = answer.get()
-    return Row(**{**asdict(row), "peak": peak, "kept": kept})
+
+    def until(end: float) -> int:
+        return int([total for at, total in totals if at <= end][-1])
+
+    start, end = spans["measure"]
+    peak = max([until(start), *(total for at, total in totals if start <= at <= end)])
+    before = until(spans["build"][1])
+    return peak - before, until(spans["drop"][1]) - before
+
+
+def _warm(bench: Bench, contestant: str) -> Step:
+    """The step of the contestant, after some of them."""
+    step = CONTESTANTS[contestant](bench)
+    for _ in range(_WARM):
+        step()
+    gc.collect()
+    return step
+
+
+def _heading(model: str) -> int:
+    """Prints what follows; the bytes of the parameters of the normalization layers."""
+    samples, size = _SHAPES[model]
+    network = make_model(model, num_classes=10, in_channels=3, image_size=size)
+    of_norm = 4 * sum(p.numel() for _, p in perturbed_parameters(network, "norm"))
+    print(f"\n{model}, batch {samples}, {size}x{size}; norm holds {of_norm:,} bytes")
+    return of_norm
 
 
 def show(rows: list[Row]) -> None:
-    """Prints a table a model."""
-    for model in dict.fromkeys(row.model for row in rows):
-        samples, size = _SHAPES[model]
-        network = make_model(model, num_classes=10, in_channels=3, image_size=size)
-        moved = sum(p.numel() for _, p in perturbed_parameters(network, "norm"))
-        print(f"\n{model}, batch {samples}, {size}x{size}; norm holds {4 * moved:,} bytes")
+    """Prints the times of a model."""
+    _heading(rows[0].model)
+    print(f"{'':34}{'ms':>8}  {'/ SGD (95 %)':22}{'/ two-pass':>11}")
+    for row in rows:
+        ratio = f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
+        print(f"{row.contestant:34}{row.milliseconds:8.1f}  {ratio:22}{row.to_two_pass:11.3f}")
+    print(f"n = {rows[0].n} rounds")
+
+
+def show_held(rows: list[Held]) -> None:
+    """Prints the memory of a model."""
+    of_norm = _heading(rows[0].model)
+    print(f"{'':34}{'peak MB':>9}{'/ SGD':>8}{'kept B':>12}{'/ norm':>8}")
+    for row in rows:
         print(
-            f"{'':34}{'ms':>8}  {'/ SGD (95 %)':22}{'/ two-pass':>11}{'peak MB':>9}{'kept B':>12}"
+            f"{row.contestant:34}{row.peak / 1e6:9.1f}{row.peak / rows[0].peak:8.3f}"
+            f"{row.kept:12,}{row.kept / of_norm:8.2f}"
         )
-        for row in (row for row in rows if row.model == model):
-            ratio = f"{row.ratio:.3f} ({row.low:.3f} to {row.high:.3f})"
-            peak = "" if row.peak is None else f"{row.peak / 1e6:.0f}"
-            kept = "" if row.kept is None else f"{row.kept:,}"
-            print(
-                f"{row.contestant:34}{row.milliseconds:8.1f}  {ratio:22}{row.to_two_pass:11.3f}"
-                f"{peak:>9}{kept:>12}"
-            )
-        print(f"n = {rows[0].n} rounds")
 
 
 def main() -> None:
@@ -293,10 +339,14 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {device}, {options.threads} threads")
-    rows = [row for model in options.models for row in timed(model, options.rounds, device)]
-    if options.memory:
-        rows = [with_memory(row, device, options.threads) for row in rows]
-    show(rows)
+    rows: list[Row | Held] = []
+    for model in options.models:
+        if options.memory:
+            show_held(found := held(model, device, options.threads))
+            rows += found
+        else:
+            show(timed_rows := timed(model, options.rounds, device))
+            rows += timed_rows
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

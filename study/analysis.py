@@ -243,10 +243,23 @@ def remarks(spec: Spec, arms: Sequence[ArmSummary], results: Sequence[Result]) -
             "The order in which trials ended decided what was tried next or stopped early; another "
             "run of this study may choose other configurations."
         )
+    if approximate := _approximate(spec, arms):
+        texts.append(f"Approximate: {approximate}. Other arms compute what their formula says.")
     for name, arm in spec.arms.items():
         if text := importance.sentence(name, arm, of_arm(results, name, "search")):
             texts.append(text)
     return texts
+
+
+def _approximate(spec: Spec, arms: Sequence[ArmSummary]) -> str:
+    """The arms whose steps are cheaper than their formula and not equal to it, each with what makes
+    them so."""
+    told = []
+    for arm in arms:
+        point = arm.chosen or {}
+        if found := spec.arms[arm.arm].method(point).approximations(point):
+            told.append(f"{arm.arm} ({', '.join(found)})")
+    return ", ".join(told)
 
 
 def _trials(n: int, stage: Stage) -> str:

@@ -148,6 +148,7 @@ class Arms(Checked):
             for perturb in perturbs
         ]
         search = self.search(entry, methods, place)
+        self.check_together(methods, search, place)
         if search.get("rho") is _SUGGESTED:
             self.check_suggested(methods, search, place)
         if len(methods) > 1 and search["rho"] is _SUGGESTED:
@@ -161,6 +162,17 @@ class Arms(Checked):
             trials=entry.trials or 0,
             seed_offset=entry.seed_offset,
         )
+
+    def check_together(
+        self, methods: Sequence[Method], search: Mapping[str, Span], place: Place
+    ) -> None:
+        """Refuses options that exclude each other, also where the search may choose them."""
+        for method in methods:
+            keys = [k for k in catalog.CLASHING if k in search and method.takes(k)]
+            for values in itertools.product(*(search[key].choices or () for key in keys)):
+                options = {**method.options, **dict(zip(keys, values, strict=True))}
+                if why := catalog.clash(options):
+                    raise self.document.error(place, f"{method.variant}: {why}")
 
     def check_suggested(
         self, methods: Sequence[Method], search: Mapping[str, Span], place: Place

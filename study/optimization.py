@@ -114,6 +114,13 @@ class Optimization(Checked):
                 if along_momentum and not (optimizer.name == "sgd" and optimizer.momentum):
                     text = f"{method.variant} perturbs along the momentum of sgd; give it one"
                     raise self.fail(text, *place)
+                cheap = {*method.options, *arm.search} & {"ascent_precision"}
+                if cheap and self.given.precision != "float32":
+                    text = (
+                        f"ascent_precision lowers that of one pass; with precision "
+                        f"{self.given.precision} all have it lowered: give float32, or leave it out"
+                    )
+                    raise self.fail(text, *place)
                 if self.given.precision == "float16" and not variant.takes_scaler:
                     text = f"{method.variant} takes no scaled loss; give precision bfloat16"
                     raise self.fail(text, *place)

@@ -101,8 +101,11 @@ class _Resolver(Checked):
     def workload(self) -> Workload:
         workload = self.file.workload
         data, facts = workload.data, catalog.data_set(workload.data.name)
-        if data.augment and data.augment not in facts.augment:
+        fits = catalog.augmentations.fits
+        if data.augment and not fits(data.augment, facts.augment, facts.extras):
             text = not_in(f"augmentation for {data.name}", data.augment, facts.augment)
+            more = ", ".join(f"+{word}" for word in facts.extras)
+            text += f"; any of them followed by some of {more} in this order, one policy at most"
             raise self.fail(text, "workload", "data", "augment")
         if facts.needs_root and not data.root:
             text = f"{data.name} reads {facts.title}: give its path, --set workload.data.root=PATH"

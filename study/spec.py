@@ -174,6 +174,11 @@ class Method(Part):
         """Whether the variant has an option of this name."""
         return key in catalog.VARIANTS[self.variant].options
 
+    def approximations(self, point: Mapping[str, Value]) -> list[str]:
+        """What makes steps with these hyperparameters cheaper than their formula, and not equal to
+        it; empty where they are."""
+        return catalog.approximations(self.variant, {**self.options, **point})
+
     @property
     def cost(self) -> float:
         """Gradient evaluations a step."""

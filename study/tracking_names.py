@@ -81,6 +81,7 @@ def trial_tags(header: Line, trial: Trial, parent: str) -> dict[str, str]:
         "arm": trial.arm,
         "variant": method.variant,
         "perturb": method.perturb,
+        "approximate": ", ".join(method.approximations(trial.hyperparameters)) or None,
         "seed": trial.seed,
         "seed_offset": offset or None,
         "trial": trial.name,

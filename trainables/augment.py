@@ -2,13 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Augmentation = Literal["none", "crop", "crop_flip"]
+from trainables.catalog.augmentations import BASES, POLICIES, parts
+from trainables.data import Facts, stream
+
+
+class Augmentation:
+    """What a trial makes of its batches of training images.
+
+    kind: words of catalog.augmentations. facts: of the data set. seed: of the trial; every image
+    gets draws of its own. Raises ValueError for another kind, and where a policy finds images
+    with neither 1 nor 3 channels.
+    """
+
+    def __init__(self, kind: str, facts: Facts, device: torch.device, seed: int) -> None:
+        self._base, *extras = parts(kind)
+        self._extras = set(extras)
+        channels, height, _ = facts.shape
+        self._policy: Callable[[Tensor, torch.Generator], Tensor] | None = None
+        for word in self._extras & set(POLICIES):
+            if channels not in (1, 3):
+                raise ValueError(f"{word} needs images with 1 or 3 channels, these have {channels}")
+            from trainables import policies  # with torchvision, which takes a while
+
+            self._policy = getattr(policies, word)
+        self._padding, self._square = padding_for(height), height // 2
+        self._classes = len(facts.classes)
+        self._mean = torch.tensor(facts.mean, device=device)
+        self._std = torch.tensor(facts.std, device=device)
+        self._generator = torch.Generator(device).manual_seed(stream(seed, "augmentation"))
+        self._choices = torch.Generator().manual_seed(stream(seed, "policy"))
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, part: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Images uint8 [n, C, H, W] with their labels [n] as a model takes them: float32, and
+        labels [n], with mixup probabilities [n, classes]. part: keeps what this process trains on;
+        draws are for all n, so that they do not depend on how many processes there are."""
+        images = cropped(images, self._base, self._padding, self._generator)
+        if self._policy is not None:
+            images = self._policy(images, self._choices)
+        if not {"cutout", "mixup"} & self._extras:
+            return self.normalised(part(images)), part(labels)
+        inputs = self.normalised(images)
+        if "cutout" in self._extras:
+            inputs = cutout(inputs, self._square, self._generator)
+        if "mixup" in self._extras:
+            inputs, labels = mixup(inputs, labels, self._classes, self._generator)
+        return part(inputs), part(labels)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images as a model takes them, without augmentation."""
+        return normalise(images, self._mean, self._std)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Where its draws are."""
+        return {"images": self._generator.get_state(), "choices": self._choices.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from there."""
+        self._generator.set_state(state["images"])
+        self._choices.set_state(state["choices"])
 
 
 def padding_for(size: int) -> int:
@@ -16,7 +76,7 @@ def padding_for(size: int) -> int:
     return size // 8
 
 
-def augment(images: Tensor, kind: Augmentation, padding: int, generator: torch.Generator) -> Tensor:
+def cropped(images: Tensor, kind: str, padding: int, generator: torch.Generator) -> Tensor:
     """Randomly crop, and with crop_flip mirror, every image by draws of its own.
 
     images: uint8 [n, C, H, W], left as it is. padding: width of the zero border, in pixels, that
@@ -24,8 +84,8 @@ def augment(images: Tensor, kind: Augmentation, padding: int, generator: torch.G
     generator: on the device of images. Returns uint8 [n, C, H, W]; `images` itself for none.
     Raises ValueError for another kind.
     """
-    if kind not in get_args(Augmentation):
-        raise ValueError(f"augmentation {kind!r} is not one of {', '.join(get_args(Augmentation))}")
+    if kind not in BASES:
+        raise ValueError(f"augmentation {kind!r} is not one of {', '.join(BASES)}")
     if kind == "none":
         return images
     n, channels, height, width = images.shape
@@ -43,6 +103,37 @@ def augment(images: Tensor, kind: Augmentation, padding: int, generator: torch.G
     pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
     index = pixels.view(n, 1, height * width).expand(n, channels, height * width)
     return padded.flatten(2).gather(2, index).view(images.shape)
+
+
+def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A square of each image becomes 0, the mean of a normalised one (DeVries and Taylor, arXiv
+    1708.04552): size x size pixels around a random one, cut off at the border.
+
+    images: float32 [n, C, H, W]. generator: on their device.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    row = torch.randint(height, (n, 1), generator=generator, device=device) - size // 2
+    column = torch.randint(width, (n, 1), generator=generator, device=device) - size // 2
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    rows, columns = (row <= y) & (y < row + size), (column <= x) & (x < column + size)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def mixup(
+    images: Tensor, labels: Tensor, classes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Each image becomes lambda of it and 1 - lambda of another of the batch, and so do the labels;
+    lambda, one a batch, is uniform between 0 and 1 (Zhang et al., arXiv 1710.09412, alpha 1).
+
+    images: float32 [n, C, H, W]; labels: int64 [n]. generator: on their device. Returns images and
+    probabilities [n, classes].
+    """
+    device = images.device
+    share = torch.rand((), generator=generator, device=device)
+    other = torch.randperm(len(images), generator=generator, device=device)
+    hot = functional.one_hot(labels, classes).to(images.dtype)
+    return share * images + (1 - share) * images[other], share * hot + (1 - share) * hot[other]
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

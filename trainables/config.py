@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trainables.augment import Augmentation
-
 
 @dataclass(frozen=True)
 class Config:
@@ -34,7 +32,7 @@ class Config:
     train_size: int | None
     validation_size: int
     label_noise: float
-    augment: Augmentation
+    augment: str
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: str = "sgd"

@@ -36,6 +36,7 @@ Purpose = Literal[
     "perturbation",
     "team",
     "measure",
+    "policy",
 ]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 

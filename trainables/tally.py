@@ -90,7 +90,9 @@ class Answers:
         # known by its address, because a variant may hand over the slices in any order.
         slice_, seen = labels.data_ptr(), sum(self._seen.values())
         if slice_ not in self._seen and seen < self._images:
-            right = (logits.detach().argmax(1) == labels).sum()
+            # Of a mixture, the larger part.
+            truth = labels if labels.ndim == 1 else labels.argmax(1)
+            right = (logits.detach().argmax(1) == truth).sum()
             self._right = right if self._right is None else self._right + right
             self._seen[slice_] = len(labels)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables import data, optimization, randomness
-from trainables.augment import augment, normalise, padding_for
+from trainables.augment import Augmentation
 from trainables.catalog import VARIANTS
 from trainables.config import Config
 from trainables.data import Correct, Facts, Images
@@ -88,9 +88,7 @@ class Training:
                 f"batch_size {config.batch_size} is more than the {len(self._split.train)} "
                 "training images"
             )
-        self._padding = padding_for(facts.shape[1])
-        self._mean = torch.tensor(facts.mean, device=self.device)
-        self._std = torch.tensor(facts.std, device=self.device)
+        self._augmentation = Augmentation(config.augment, facts, self.device, config.seed)
         self._images = _tensor(pool.images, self.device)
         self._train = _tensor(self._split.train, self.device)
         self._labels = _tensor(self._split.train_labels, self.device)
@@ -102,9 +100,6 @@ class Training:
         self.model = build(config, facts).to(self.device)
         self._network: Any = torch.compile(self.model) if config.compile else self.model
         self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
-        self._augmentation = torch.Generator(self.device).manual_seed(
-            data.stream(config.seed, "augmentation")
-        )
         self.optimizer = SharpnessAware(
             self._team.wrapped(self.model, config.options.get("m")),
             optimization.base_optimizer(self.model, config),
@@ -205,7 +200,7 @@ class Training:
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "diagnostics": self._diagnostics.state_dict(),
             "order": self._order.get_state(),
-            "augmentation": self._augmentation.get_state(),
+            "augmentation": self._augmentation.state_dict(),
             "random": randomness.state(self.device),
         }
         copies: dict[str, Any] = on_device(state, torch.device("cpu"))
@@ -225,7 +220,7 @@ class Training:
             self._scaler.load_state_dict(state["scaler"])
         self._diagnostics.load_state_dict(state["diagnostics"])
         self._order.set_state(state["order"])
-        self._augmentation.set_state(state["augmentation"])
+        self._augmentation.load_state_dict(state["augmentation"])
         randomness.restore(state["random"], self.device)
 
     def test(self, images: Images) -> tuple[dict[str, float], Correct]:
@@ -264,17 +259,13 @@ class Training:
         return order.view(self.steps, -1)
 
     def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        images = augment(
+        images, labels = self._augmentation(
             self._images[self._train[chosen]],
-            self.config.augment,
-            self._padding,
-            self._augmentation,
-        )
-        images, labels = (
-            self._team.part(each, self.config.accumulate) for each in (images, self._labels[chosen])
+            self._labels[chosen],
+            lambda each: self._team.part(each, self.config.accumulate),
         )
         self._answers = Answers(len(labels))
-        return normalise(images, self._mean, self._std), labels
+        return images, labels
 
     def _seed(self, *which: int) -> None:
         """Seeds what model code draws from, where processes must draw differently: by what they
@@ -287,7 +278,7 @@ class Training:
         for first in range(0, len(self._train), self.config.batch_size):
             chosen = self._train[first : first + self.config.batch_size]
             labels = self._labels[first : first + self.config.batch_size]
-            yield normalise(self._images[chosen], self._mean, self._std), labels
+            yield self._augmentation.normalised(self._images[chosen]), labels
 
     def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """`losses`, without a look at the accuracy."""
@@ -329,7 +320,7 @@ class Training:
         for first in range(len(chosen))[ours]:
             part = chosen[first : first + size]
             truth = labels[first : first + size]
-            logits = self._logits(normalise(images[part], self._mean, self._std))
+            logits = self._logits(self._augmentation.normalised(images[part]))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             correct = logits.argmax(1) == truth
             totals += torch.stack((loss, correct.sum()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from study import stages, stats
 from study.analysis import ArmSummary
@@ -29,8 +31,9 @@ _CAPTION = (
     "differences between arms, which share seeds. Arms of nearly equal cost are drawn side by side."
 )
 _CUT = " An arrow, with the mean: it lies, or its interval goes on, beyond the axis."
-_STEP = 0.035  # of the axis: costs closer than this are drawn side by side
-_BESIDE = 5  # so many so far apart; more of them closer, or they would seem to differ in cost
+_STEP = 0.035  # of the axis: a marker is as wide
+_BESIDE = 5  # so many side by side; more of them closer, or they would seem to differ in cost
+_LINE = 0.09  # of the height: a line of text
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,19 @@ def plot(judged: Round) -> Plot | None:
     figure, panels = style.new(
         2.6 * len(shown), len(shown), legend=[p.arm for p in points], squeeze=False
     )
-    ends = style.window(
+    low, high = style.window(
         [(p.low, p.high) for p in points], middle=statistics.median(p.mean for p in points)
     )
+    below = [p.arm for p in points if p.low < low]
+    ends = low - _LINE * len(below) * (high - low), high
     fronts: dict[str, list[bool]] = {}
     for [axes], key in zip(panels, shown, strict=True):
         known = [p for p in points if key in p.costs]
         fronts[key] = front([(p.costs[key], p.mean) for p in known])
         _draw(axes, key, known, fronts[key], ends, look)
+        _tell(axes, [p for p in known if p.arm in below])
     style.put_legend(panels[0][0])
-    cut = any(p.low < ends[0] or p.high > ends[1] for p in points)
+    cut = below or any(p.high > high for p in points)
     caption = _CAPTION.format(
         n=style.n_text([p.n for p in points]), percent=100 * judged.spec.verdict.confidence
     )
@@ -106,7 +112,7 @@ def _draw(
     ends: tuple[float, float],
     look: Mapping[str, Look],
 ) -> None:
-    places = _places([p.costs[key] for p in points])
+    places = apart([p.costs[key] for p in points])
     best = sorted(
         (place, p.mean) for place, p, best in zip(places, points, on_front, strict=True) if best
     )
@@ -119,39 +125,44 @@ def _draw(
         style.draw_interval(
             axes, p.low, p.high, place, ends, upright=True, color=colour, linewidth=1.8
         )
-        inside = ends[0] <= p.mean <= ends[1]
-        axes.plot(
-            [place] if inside else [], [p.mean] if inside else [],
-            linestyle="none", label=p.arm, color=colour, marker=look[p.arm].marker, markersize=7,
-            markerfacecolor=colour if filled else style.PAPER, markeredgewidth=1.6,
-        )  # fmt: skip
-        if p.low < ends[0]:
-            right = place > max(places) / 2
-            axes.annotate(
-                f"{style.short(p.arm, 20)} {p.mean:.2f}", (place, ends[0]),
-                xytext=(-7 if right else 7, 3), textcoords="offset points",
-                ha="right" if right else "left", fontsize="small", color=style.MUTED,
-            )  # fmt: skip
+        marker: dict[str, Any] = {
+            "linestyle": "none", "color": colour, "marker": look[p.arm].marker, "markersize": 7,
+            "markeredgewidth": 1.6,
+        }  # fmt: skip
+        # Filled in the legend, which speaks of both panels.
+        axes.plot([], [], label=p.arm, markerfacecolor=colour, **marker)
+        if ends[0] <= p.mean <= ends[1]:
+            face = colour if filled else style.PAPER
+            axes.plot([place], [p.mean], markerfacecolor=face, **marker)
     axes.set_xlim(0, 1.08 * max(places))
     axes.set_ylim(ends)
     axes.set_xlabel(_COSTS[key])
     axes.set_ylabel("test accuracy, %")
 
 
-def _places(costs: Sequence[float]) -> list[float]:
-    """Where on the axis each is drawn: its cost, moved aside where another one is as close as
-    _STEP."""
-    step, places = _STEP * max(costs), list(costs)
-    order = sorted(range(len(costs)), key=lambda i: costs[i])
-    group: list[int] = []
-    for i, after in zip(order, [*order[1:], None], strict=True):
-        group.append(i)
-        if after is None or costs[after] - costs[i] >= step:
-            apart = step * min(1, _BESIDE / len(group))
-            for k, member in enumerate(group):
-                places[member] += apart * (k - (len(group) - 1) / 2)
-            group = []
-    return places
+def _tell(axes: Axes, points: Sequence[_Point]) -> None:
+    """The means of arms that reach below the axis, a line each in the corner left free for them."""
+    for line, p in enumerate(points):
+        axes.text(
+            0.015, (line + 0.5) * _LINE / (1 + _LINE * len(points)),
+            f"\N{DOWNWARDS ARROW} {style.short(p.arm, 20)} {p.mean:.2f}",
+            transform=axes.transAxes, va="center", fontsize="small", color=style.MUTED,
+        )  # fmt: skip
+
+
+def apart(costs: Sequence[float]) -> list[float]:
+    """Where on the axis each is drawn: as near to its cost as lets all be _STEP apart."""
+    from scipy.optimize import isotonic_regression
+
+    order = np.argsort(costs, kind="stable")
+    count, step = np.arange(len(costs)), _STEP * max(costs)
+    fit = isotonic_regression(np.asarray(costs)[order] - count * step)
+    if (most := np.diff(fit.blocks).max()) > _BESIDE:
+        step *= _BESIDE / most
+        fit = isotonic_regression(np.asarray(costs)[order] - count * step)
+    places = np.empty(len(costs))
+    places[order] = fit.x + count * step
+    return [float(place) for place in places]
 
 
 def _rows(points: Sequence[_Point], fronts: Mapping[str, list[bool]]) -> list[dict[str, Value]]:

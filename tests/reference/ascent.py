@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from tests.reference.geometry import Arrays, perturbation
 from tests.reference.problem import SGD, Batch, Problem
@@ -38,6 +39,7 @@ class Run:
     normalize_bias: bool = True
     radius: str = "renormalised"
     ascent: str = "batch"
+    ascent_precision: str | None = None
     m: int | None = None
     bn_statistics: str = "first"
     step: int = 0
@@ -72,9 +74,17 @@ class Run:
         """One step of the base optimizer with u, from w."""
         self.w = self.base.step(self.w, u, self.lr)
 
-    def mean_loss(self, passes: Sequence[tuple[Arrays, Batch]]) -> float:
+    def mean_loss(
+        self, passes: Sequence[tuple[Arrays, Batch]], precision: torch.dtype | None = None
+    ) -> float:
         """The mean over passes of the mean loss."""
-        return float(np.mean([self.problem.losses(w, chunk).mean() for w, chunk in passes]))
+        losses = [self.problem.losses(w, chunk, precision) for w, chunk in passes]
+        return float(np.mean([each.mean() for each in losses]))
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """That of the pass at w, None where it is that of the weights."""
+        return None if self.ascent_precision is None else getattr(torch, self.ascent_precision)
 
 
 def mean(many: Sequence[Arrays]) -> Arrays:
@@ -106,16 +116,16 @@ def ascend(
     direction = direction or source(run)
     w, first, second, gradients, perturbed = run.w, [], [], [], []
     for chunk in run.chunks(batch):
-        g = run.problem.gradient(w, chunk)
+        g = run.problem.gradient(w, chunk, precision=run.precision)
         at = moved(w, run.perturbation(direction(g, chunk), subset=subset))
         first.append((w, chunk))
         second.append((at, chunk))
         gradients.append(g)
         perturbed.append(run.problem.gradient(at, chunk))
     one_pass = run.ascent in WITHOUT_PASS_AT_W
-    run.loss = run.mean_loss(second if one_pass else first)
+    run.loss = run.mean_loss(second if one_pass else first, run.precision)
     if run.bn_statistics in ("first", "both"):
-        run.problem.update_statistics(second if one_pass else first)
+        run.problem.update_statistics(second if one_pass else first, run.precision)
     if run.bn_statistics == "both" and not one_pass:
         run.problem.update_statistics(second)
     g_p = mean(perturbed)
@@ -130,7 +140,9 @@ def source(run: Run) -> Direction:
         return lambda g, chunk: g
     if run.ascent.startswith("fraction:"):
         share = float(run.ascent.removeprefix("fraction:"))
-        return lambda g, chunk: run.problem.gradient(run.w, first_samples(chunk, share))
+        return lambda g, chunk: run.problem.gradient(
+            run.w, first_samples(chunk, share), precision=run.precision
+        )
     if run.ascent == "previous":
         previous = run.memory.get("previous", zeros)
         return lambda g, chunk: previous

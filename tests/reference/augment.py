@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def augment(images: Tensor, kind: str, padding: int, generator: torch.Generator) -> Tensor:
-    """What trainables.augment.augment computes, as a loop."""
+    """What trainables.augment.cropped computes, as a loop."""
     count, channels, height, width = images.shape
     top, left = torch.randint(2 * padding + 1, (2, count, 1), generator=generator)
     mirrored = torch.zeros(count, 1)

@@ -15,7 +15,10 @@ from tests.reference.geometry import Array, Arrays
 from tests.reference.problem import SGD, Batch, Problem
 from tests.reference.variants import VARIANTS
 
-OF_THE_RUN = ("geometry", "eta", "normalize_bias", "radius", "ascent", "m", "bn_statistics")
+OF_THE_RUN = (
+    *("geometry", "eta", "normalize_bias", "radius", "ascent", "ascent_precision"),
+    *("m", "bn_statistics"),
+)
 
 
 @dataclass(frozen=True)

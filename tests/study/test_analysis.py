@@ -141,3 +141,26 @@ def test_a_borrowed_range_is_named() -> None:
     assert texts == [
         "sam_on: the suggested range of rho for sam on norm is borrowed from the subset norm."
     ]
+
+
+def test_approximate_arms_are_named_with_what_makes_them_so() -> None:
+    spec = make_spec(
+        "arms.quarter={variant: fsam, perturb: norm, ascent_precision: bfloat16, every: 5}",
+        "arms.own={variant: sam, ascent: previous, search: {every: {choices: [1, 2]}}}",
+        "arms.few={variant: asam, perturb: norm, ascent: 'fraction:0.25'}",
+        "arms.momentum={variant: msam, search: {rho: {low: 1, high: 2}}}",
+    )
+    results = make_contents(spec).results
+    summaries = analysis.summarize(spec, results)
+    chosen = next(arm.chosen for arm in summaries if arm.arm == "own")
+    assert chosen is not None
+    own = {1: "", 2: ", perturbed in one of 2 steps"}[int(chosen["every"])]
+    texts = analysis.remarks(spec, summaries, results)
+    assert [text for text in texts if text.startswith("Approximate")] == [
+        "Approximate: quarter (ascent in bfloat16, perturbed in one of 5 steps), own (ascent along "
+        f"the gradient of the step before{own}), few (ascent on 0.25 of the batch). Other arms "
+        "compute what their formula says."
+    ]
+    exact = make_spec()
+    texts = analysis.remarks(exact, (), make_contents(exact).results)
+    assert not [text for text in texts if "pproximate" in text]

@@ -21,6 +21,18 @@ from tests.study.test_resolve import told
         ("{variant: sam, m: 0}", "0 is below 1"),
         ("{variant: sam, every: 1.5}", "1.5 is not a whole number"),
         ("{variant: looksam, every: 2}", "unknown key 'every'"),
+        ("{variant: gsam, ascent_precision: bfloat16}", "unknown key 'ascent_precision'"),
+        ("{variant: sam, ascent_precision: 16}", "ascent_precision: 16 is not one of bfloat16"),
+        (
+            "{variant: sam, ascent: previous, ascent_precision: bfloat16}",
+            "arms.own: sam: ascent previous makes no pass that ascent_precision could speak of; "
+            "leave one out",
+        ),
+        (
+            "{variant: sam, ascent_precision: bfloat16, search: {ascent: {choices: [batch, "
+            "random]}, rho: {low: 1, high: 2}}}",
+            "arms.own: sam: ascent random makes no pass that ascent_precision could speak of",
+        ),
         (
             "{variant: ssam_f, perturb: norm}",
             "arms.own.perturb: ssam_f chooses itself what to perturb; leave perturb out",
@@ -46,7 +58,8 @@ def test_an_arm_may_override_the_search_and_set_options() -> None:
     assert spec.arms["sgd"].search.keys() == {"lr"}
     options = asam.methods[0].options
     assert options.items() >= {"eta": 1.0, "normalize_bias": True, "every": 1}.items()
-    assert not options.keys() & {"m", "end_epoch"}  # not set, so that they are not in the hash
+    # Not set, so that they are not in the hash.
+    assert not options.keys() & {"m", "end_epoch", "ascent_precision"}
     assert list(asam.search) == ["rho", "lr", "normalize_bias"]
     assert (asam.search["rho"].low, asam.search["rho"].high) == (0.6, 30)
 

@@ -262,6 +262,17 @@ def test_params_are_flat_and_tell_only_what_is_unusual() -> None:
             ["arms.own={variant: sampa}", "workload.precision=float16", "resources.gpu=1"],
             "arms.own: sampa takes no scaled loss; give precision bfloat16",
         ),
+        *(
+            (
+                [f"arms.own={arm}", f"workload.precision={precision}", "resources.gpu=1"],
+                "arms.own: ascent_precision lowers that of one pass; with precision "
+                f"{precision} all have it lowered: give float32, or leave it out",
+            )
+            for arm, precision in (
+                ("{variant: sam, ascent_precision: bfloat16}", "bfloat16"),
+                ("{variant: fsam, search: {ascent_precision: {choices: [bfloat16]}}}", "float16"),
+            )
+        ),
         (
             [
                 "arms.own={variant: sam, start_epoch: 2}",

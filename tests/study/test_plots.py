@@ -194,6 +194,33 @@ def test_the_front_holds_what_nothing_beats() -> None:
     assert cost.front([(1.0, 90.0)]) == [True]
 
 
+def test_markers_are_apart_in_order_and_moved_no_further_than_that_takes() -> None:
+    step = 0.035 * 100
+    assert cost.apart([100, 50, 50, 60]) == pytest.approx([100, 50 - step / 2, 50 + step / 2, 60])
+    chain = cost.apart([100, 93, 95, 97, 20])  # 2 apart where 3.5 are needed
+    assert chain[-1] == 20
+    assert np.diff(sorted(chain[:-1])) == pytest.approx([step] * 3)
+    assert np.mean(chain[:-1]) == pytest.approx(np.mean([100, 93, 95, 97]))
+    crowd = cost.apart([100] * 10)
+    assert crowd == sorted(crowd)
+    assert crowd[-1] - crowd[0] == pytest.approx(9 * step / 2)
+
+
+def test_means_below_the_axis_of_costs_stand_on_lines_of_their_own() -> None:
+    more = ("arms.a={variant: sam}", "arms.b={variant: sam}")
+    drawn = plot("cost", judged(lambda t: {"a": 40.0, "b": 30.0}.get(t.arm, hill(t)), *more))
+    for axes in drawn.figure.axes:
+        low, high = axes.get_ylim()
+        told = [text for text in axes.texts if text.get_text()]
+        assert [text.get_text().split()[1] for text in told] == ["a", "b"]
+        ends = [low + text.get_position()[1] * (high - low) for text in told]
+        assert (
+            ends[0]
+            < ends[1]
+            < min(float(row["low"]) for row in drawn.rows if row["arm"] not in ("a", "b"))
+        )
+
+
 def test_an_axis_leaves_out_only_what_would_hide_the_rest() -> None:
     assert style.window([(-1, 1), (-2, 2)]) == pytest.approx((-2.24, 2.24))
     assert style.window([(-1, 1), (0, 2), (-60, 20)]) == pytest.approx((-1.18, 2.18))

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from study import journal, tracking, tracking_names, tracking_state, tracking_views
-from study.records import End
+from study.records import End, Trial
 from study.tracking import Mirror
 from study.tracking_state import State, TrackingError
 from tests.study.mirrored import EPOCHS, METRICS, SUMMARY, T0, Study, rows, runs
+from tests.study.synthetic import HEADER, make_spec
 
 
 def sync(study: Study, uri: str, *, finish: bool = True) -> Mirror:
@@ -78,6 +79,21 @@ def test_a_trial_has_all_names_that_every_study_shares(study: Study, uri: str) -
     assert run.info.status == "FINISHED"
     assert run.info.start_time == 1_700_000_001_250
     assert run.info.end_time == tracking_names.millis(study.time)
+
+
+def test_an_approximate_trial_says_what_makes_it_so() -> None:
+    spec = make_spec(
+        "arms.sam_on={variant: sam, perturb: norm, ascent: 'fraction:0.25', "
+        "search: {every: {choices: [1, 5]}}}"
+    )
+    header = {**HEADER, "spec": spec.model_dump(), "hash": "h"}
+
+    def tag(every: int) -> str:
+        trial = Trial("tiny", "sam_on", "search", 0, 0, {"rho": 0.1, "every": every})
+        return tracking_names.trial_tags(header, trial, "parent")["approximate"]
+
+    assert tag(1) == "ascent on 0.25 of the batch"
+    assert tag(5) == "ascent on 0.25 of the batch, perturbed in one of 5 steps"
 
 
 def test_the_parent_run_tells_the_question(study: Study, uri: str) -> None:

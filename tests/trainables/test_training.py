@@ -248,3 +248,25 @@ def test_a_compiled_network_trains_and_resumes_as_the_plain_one(
     for name, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(compiled.model.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
     Training(CONFIG, *digits).load_state_dict(compiled.state_dict())
+
+
+@pytest.mark.parametrize("augment", ["crop+cutout", "none+mixup", "crop+randaugment+cutout+mixup"])
+def test_every_augmentation_trains_and_resumes_bit_for_bit(
+    digits: tuple[data.Images, data.Facts], augment: str
+) -> None:
+    config = replace(CONFIG, augment=augment)
+    whole = trained(config, digits)
+    first = Training(config, *digits)
+    first.epoch()
+    second = Training(config, *digits)
+    second.load_state_dict(first.state_dict())
+    second.epoch()
+    assert digest(second) == digest(whole) != digest(trained(CONFIG, digits))
+
+
+def test_a_mixed_label_counts_as_its_larger_part(digits: tuple[data.Images, data.Facts]) -> None:
+    training = Training(replace(CONFIG, augment="none+mixup", epochs=30, rho=0.1), *digits)
+    while training.done < 30:
+        metrics = training.epoch()
+    assert metrics["train_accuracy"] > 20  # 40 % of the labels are wrong, of 10 classes
+    assert metrics["train_accuracy"] < 90

@@ -6,10 +6,21 @@ Everything that a spec may name is declared here once; `study.spec` checks again
 
 from __future__ import annotations
 
-from trainables.catalog import subsets
+from trainables.catalog import augmentations, subsets
 from trainables.catalog.datasets import DATA_NAMES, DATASETS, DataSet, data_set
 from trainables.catalog.geometries import GEOMETRIES, Geometry, Range
 from trainables.catalog.measures import HEADLINES, MEASURES
+from trainables.catalog.methods import (
+    CLASHING,
+    approximations,
+    clash,
+    cost,
+    geometry,
+    steady,
+    suggested,
+    unbatched,
+    undivided,
+)
 from trainables.catalog.models import (
     MODEL_NAMES,
     MODELS,
@@ -24,18 +35,10 @@ from trainables.catalog.options import Option
 from trainables.catalog.own import OWN, is_own
 from trainables.catalog.settings import channels_last, eval_batch
 from trainables.catalog.subsets import Kind
-from trainables.catalog.variants import (
-    VARIANTS,
-    Variant,
-    cost,
-    geometry,
-    steady,
-    suggested,
-    unbatched,
-    undivided,
-)
+from trainables.catalog.variants import VARIANTS, Variant
 
 __all__ = [
+    "CLASHING",
     "DATASETS",
     "DATA_NAMES",
     "DIAGNOSTICS",
@@ -56,7 +59,10 @@ __all__ = [
     "Option",
     "Range",
     "Variant",
+    "approximations",
+    "augmentations",
     "channels_last",
+    "clash",
     "cost",
     "data_set",
     "eval_batch",

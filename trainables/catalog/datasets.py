@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trainables.catalog.augmentations import EXTRAS
 from trainables.catalog.own import OWN, is_own
 
 
@@ -14,8 +15,8 @@ class DataSet:
 
     pool, test, classes: their numbers where fixed; size: height of an image, where fixed; takes:
     keys of workload.data that other data sets do not take; needs_root: whether data.root must be
-    given; augment: allowed augmentations, the first is the default; flips only where a mirrored
-    image is one of the same class.
+    given; augment: allowed bases of an augmentation, the first is the default; flips only where a
+    mirrored image is one of the same class; extras: what may follow one.
     """
 
     title: str
@@ -26,6 +27,7 @@ class DataSet:
     test: int | None = None
     classes: int | None = None
     size: int | None = None
+    extras: tuple[str, ...] = EXTRAS
 
 
 def _cifar(classes: int) -> DataSet:
@@ -48,6 +50,7 @@ DATASETS: Mapping[str, DataSet] = {
         test=697,
         classes=10,
         size=8,
+        extras=("cutout", "mixup"),
     ),
     "cifar10": _cifar(10),
     "cifar100": _cifar(100),

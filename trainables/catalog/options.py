@@ -14,7 +14,8 @@ class Option:
 
     default: its value when absent; None: not set. low, high: smallest and largest allowed number,
     `above` where low itself is not allowed. whole: no fractions. words: allowed words; with a
-    number as default they stand beside numbers. share: a word to which ':F' is added, 0 < F < 1.
+    number as default they stand beside numbers, else alone. share: a word to which ':F' is added,
+    0 < F < 1.
     A bool default means that the option is a switch.
     """
 
@@ -33,7 +34,8 @@ class Option:
             return None
         if isinstance(self.default, bool):
             return None if isinstance(value, bool) else f"{shown(value)} is not true or false"
-        if isinstance(value, str) or isinstance(self.default, str):
+        of_words = isinstance(self.default, str) or (self.default is None and self.words)
+        if isinstance(value, str) or of_words:
             return self._word_problem(value)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return f"{shown(value)} is not a number"
@@ -51,7 +53,7 @@ class Option:
         if value in self.words or share_of(value, self.share) is not None:
             return None
         allowed = [*self.words, *([f"{self.share}:F with 0 < F < 1"] if self.share else [])]
-        number = "a number or " if not isinstance(self.default, str) else ""
+        number = "a number or " if isinstance(self.default, (int, float)) else ""
         return f"{shown(value)} is not {number}one of {', '.join(allowed)}"
 
 

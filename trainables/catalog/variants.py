@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from trainables.catalog.geometries import GEOMETRIES, Range
+from trainables.catalog.geometries import GEOMETRIES
 from trainables.catalog.options import Option, share_of
-from trainables.catalog.subsets import Kind
 
 Options = Mapping[str, Any]
 
@@ -98,6 +97,11 @@ _ASCENT = {
         share="fraction",
     )
 }
+_ASCENT_PRECISION = {
+    "ascent_precision": Option(
+        None, "of the pass at w, whose gradient serves the ascent alone", words=("bfloat16",)
+    )
+}
 _COMMON = {**_WHEN, **_PASSES, **_RADIUS, **_M}
 _FREE = {
     **_COMMON,
@@ -122,7 +126,7 @@ def _sam(title: str, paper: str, geometry: str) -> Variant:
         "l2": {},
         "fisher": {"eta": Option(1.0, "weight of g^2 in F", low=0.0)},
     }
-    options = {**_COMMON, **_ASCENT, **scales.get(geometry, _SCALES)}
+    options = {**_COMMON, **_ASCENT, **_ASCENT_PRECISION, **scales.get(geometry, _SCALES)}
     return Variant(title, paper, geometry, options=options)
 
 
@@ -205,6 +209,7 @@ VARIANTS: Mapping[str, Variant] = {
             **_MASKED,
             "fisher_samples": Option(1024, "samples that score the elements", low=1, whole=True),
             **_FREE,
+            **_ASCENT_PRECISION,
         },
         perturb_all=True,
         reads_epoch=True,
@@ -217,6 +222,7 @@ VARIANTS: Mapping[str, Variant] = {
             **_MASKED,
             "drop_rate": Option(0.5, "share of the mask that is dropped at first", 0.0, 1.0),
             **_FREE,
+            **_ASCENT_PRECISION,
         },
         perturb_all=True,
         reads_epoch=True,
@@ -263,6 +269,7 @@ VARIANTS: Mapping[str, Variant] = {
             "sigma": Option(1.0, "weight of the shared part", low=0.0),
             "decay": Option(0.9, "of the moving average that stands for it", 0.0, 1.0),
             **_FREE,
+            **_ASCENT_PRECISION,
         },
     ),
     "vasso": Variant(
@@ -272,6 +279,7 @@ VARIANTS: Mapping[str, Variant] = {
         options={
             "theta": Option(0.9, "weight of the newest gradient", 0.0, 1.0, True),
             **_FREE,
+            **_ASCENT_PRECISION,
         },
     ),
     "wsam": Variant(
@@ -318,57 +326,3 @@ VARIANTS: Mapping[str, Variant] = {
         zero_is_base="no",
     ),
 }
-
-
-def cost(variant: str, options: Options) -> float:
-    """Gradient evaluations a step of `variant` with all its options, on average; for ae_sam and a
-    first or last epoch of perturbation at most that many."""
-    every: int = options.get("every", 1)
-    return 1 + VARIANTS[variant].ascent_cost(options) / every
-
-
-def steady(variant: str, options: Options) -> bool:
-    """Whether `cost` holds from the first epoch to the last, and not only at most."""
-    whole_run = options.get("start_epoch", 0) == 0 and options.get("end_epoch") is None
-    return whole_run and variant != "ae_sam"
-
-
-def undivided(variant: str, options: Options) -> str:
-    """Why `variant` with these options would depend on how many processes train, each with a part
-    of every batch, or could not; empty where it does not. Fits behind its name."""
-    ascent, m = options.get("ascent", "batch"), options.get("m")
-    if share_of(ascent, "fraction") is not None and m is None:
-        return "perturbs by the first samples of a whole batch; give m, of which each takes its own"
-    if ascent == "random" and m is not None:
-        return "draws a direction for each m samples of a batch, one after another; leave m out"
-    return VARIANTS[variant].whole_batch
-
-
-def unbatched(variant: str, options: Options) -> str:
-    """Why trials of `variant` with these options cannot be trained several as one; empty where they
-    can. Fits behind its name."""
-    if VARIANTS[variant].update != "perturbed":
-        return "does more in a step than one pass at w and one at w + e"
-    if (ascent := options.get("ascent", VARIANTS[variant].ascent)) != "batch":
-        return f"takes its direction from {ascent}, not from the gradient of the batch"
-    if options.get("m") is not None:
-        return "perturbs for each m samples of a batch; leave m out"
-    if options.get("bn_statistics") == "both":
-        return "updates the statistics of BatchNorm in both passes; leave bn_statistics out"
-    return ""
-
-
-def geometry(variant: str, options: Options) -> str | None:
-    """The geometry of `variant` with its options, None without an ascent."""
-    chosen: str | None = options.get("geometry", VARIANTS[variant].geometry)
-    return chosen
-
-
-def suggested(variant: str, options: Options, kind: Kind) -> Range | None:
-    """The range of rho that is suggested on a subset of this kind; None where none is known."""
-    name = geometry(variant, options)
-    if name is None or not VARIANTS[variant].has_range:
-        return None
-    if options.get("ascent", "batch") in ("momentum", "random"):
-        return None
-    return GEOMETRIES[name].rho.get("sparse" if options.get("density") == "matched" else kind)

@@ -28,7 +28,7 @@ from trainables.sam.dynamic import first_masks, fisher_of, masked_targets, masks
 from trainables.sam.masks import top
 from trainables.sam.memory import kept, on_device
 from trainables.sam.passes import Batch, LossFunction, Slice, chunks
-from trainables.sam.presets import check_rho, complete_options, preset_of
+from trainables.sam.presets import check_precision, check_rho, complete_options, preset_of
 from trainables.sam.replicas import Replicas, unwrapped
 from trainables.sam.reuse import Reuse
 from trainables.sam.schedules import Epoch, perturbs
@@ -325,6 +325,7 @@ class SharpnessAware(Optimizer):
 
     def _check(self) -> None:
         """Raise ValueError for a subset, base optimizer or option that does not fit."""
+        check_precision(self.options, {t.name: t.parameter for t in self._all})
         targets = self._parts(active=True).targets
         if not targets and not self._pending:
             raise ValueError(

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from trainables.catalog import GEOMETRIES, VARIANTS, Variant, geometry
+import torch
+from torch import Tensor
+
+from trainables.catalog import GEOMETRIES, VARIANTS, Variant, clash, geometry
 
 
 def preset_of(variant: str) -> Variant:
@@ -29,8 +32,20 @@ def check_rho(variant: str, rho: float | None) -> None:
         raise ValueError(f"variant {variant!r} needs rho, a finite number >= 0, got {rho!r}")
 
 
+def check_precision(options: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where `ascent_precision` is given and a parameter is not in float32, because
+    autocast would leave it as it is."""
+    others = [name for name, p in parameters.items() if p.dtype != torch.float32]
+    if options.get("ascent_precision") is not None and others:
+        raise ValueError(
+            f"ascent_precision lowers that of float32, and {others[0]} is "
+            f"{parameters[others[0]].dtype}; leave it out, or make the model float32"
+        )
+
+
 def complete_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `variant`, defaults filled in; ValueError for a wrong name or value."""
+    """Options of `variant`, defaults filled in; ValueError for a wrong name or value, and for
+    options that exclude each other."""
     options = preset_of(variant).options
     for name, value in given.items():
         if name not in options:
@@ -42,6 +57,8 @@ def complete_options(variant: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if problem:
             raise ValueError(f"{name}: {problem}")
     complete = {name: option.default for name, option in options.items()} | dict(given)
+    if why := clash(complete):
+        raise ValueError(why)
     chosen = geometry(variant, complete)
     if chosen is not None:
         # What the geometry reads, whether or not this variant lets anyone choose it.

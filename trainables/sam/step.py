@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from trainables.sam.batchnorm import Run, RunningStatistics
 from trainables.sam.geometry import GEOMETRIES, Tensors, global_norm
-from trainables.sam.passes import LossFunction, Slice, gradients, mean_loss
+from trainables.sam.passes import Batch, LossFunction, Slice, gradients, mean_loss
 from trainables.sam.replicas import Replicas
 from trainables.sam.reuse import Reuse
 from trainables.sam.schedules import Epoch, scheduled_rho
@@ -165,7 +165,8 @@ class Step:
         keep: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensors]:
         """Mean loss and gradient of the targets at the present weights, out of place; no weight
-        gradient is computed that was not asked for."""
+        gradient is computed that was not asked for. In `ascent_precision`, which only variants
+        have whose every such pass is that of the ascent."""
         weights: list[Tensor] = [t.parameter for t in targets]
         moving = set(weights)
         with ExitStack() as stack:
@@ -176,8 +177,9 @@ class Step:
             resting = [p for p in self.parts.every if p not in moving]
             around = stack.enter_context(self._passing(which, slices))
             stack.enter_context(frozen(resting))
+            loss_fn = self._cheap_losses if self._cheap else self.loss_fn
             loss, found = gradients(
-                self.loss_fn, slices, weights, self.scaler, self.used, around=around, keep=keep
+                loss_fn, slices, weights, self.scaler, self.used, around=around, keep=keep
             )
         self._count(slices)
         if self.parts.replicas.count > 1 and self.options.get("m") is None:
@@ -205,10 +207,22 @@ class Step:
         self._count(slices)
         return loss
 
+    @property
+    def _cheap(self) -> bool:
+        """Whether the pass at w is less precise than the one at w + e."""
+        return self.options.get("ascent_precision") is not None
+
+    def _cheap_losses(self, part: Batch) -> Tensor:
+        """loss_fn with its forward pass in `ascent_precision`; parameters and losses in float32."""
+        precision: torch.dtype = getattr(torch, self.options["ascent_precision"])
+        with torch.autocast(self.targets[0].parameter.device.type, precision):
+            return self.loss_fn(part).float()
+
     def _is_whole(self, slices: list[Slice]) -> bool:
         """Whether a pass at w over slices is the first half of a step whose second half may go on
-        from what it computed: one graph is kept, and no statistics are to move twice."""
-        once = self.options.get("bn_statistics") != "both"
+        from what it computed: one graph is kept, no statistics are to move twice, and both compute
+        in one precision."""
+        once = self.options.get("bn_statistics") != "both" and not self._cheap
         return once and len(slices) == 1 and any(slices is chunk for chunk in self.chunks)
 
     def look(self, slices: list[Slice]) -> list[Tensor]:

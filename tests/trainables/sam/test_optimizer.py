@@ -37,6 +37,24 @@ from trainables.sam import SharpnessAware
         ({"variant": "none", "eta": 0.1}, "allowed: none"),
         ({"variant": "asam", "rho": 0.1, "eta": -0.1}, "eta: -0.1 is below 0"),
         ({"variant": "asam", "rho": 0.1, "normalize_bias": 1}, "normalize_bias: 1 is not true"),
+        ({"rho": 0.1, "ascent_precision": "half"}, "'half' is not one of bfloat16"),
+        ({"rho": 0.1, "ascent_precision": 16}, "16 is not one of bfloat16"),
+        (
+            {"rho": 0.1, "ascent_precision": "bfloat16"},
+            "lowers that of float32, and 0.weight is torch.float64; leave it out, or make",
+        ),
+        (
+            {"rho": 0.1, "ascent_precision": "bfloat16", "ascent": "previous"},
+            "^ascent previous makes no pass that ascent_precision could speak of; leave one out$",
+        ),
+        (
+            {"variant": "gsam", "rho": 0.1, "ascent_precision": "bfloat16"},
+            "'gsam' takes no option 'ascent_precision'; allowed: alpha",
+        ),
+        (
+            {"variant": "none", "ascent_precision": "bfloat16"},
+            "'none' takes no option 'ascent_precision'; allowed: none",
+        ),
         ({"rho": 0.1, "bn_statistics": "last"}, "'last' is not one of first, both, none"),
     ],
 )

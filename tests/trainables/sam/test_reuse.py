@@ -135,6 +135,13 @@ def test_slices_that_share_a_perturbation_are_not_kept() -> None:
     )
 
 
+def test_a_pass_in_another_precision_is_not_gone_on_from() -> None:
+    model = trained(Plain, "head", ascent_precision="bfloat16")
+    assert_same(model, trained(Plain, "head", ascent_precision="bfloat16", whole=True))
+    assert isinstance(model, Plain)
+    assert model.first.ran == 2 * STEPS
+
+
 def test_a_perturbation_of_zero_proves_nothing() -> None:
     torch.manual_seed(0)
     model = Direct()
