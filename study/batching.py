@@ -11,7 +11,7 @@ from study.workload import Workload
 from study.yamlfile import Document, Place
 from trainables import catalog
 
-_CHOSEN = ("ascent", "m", "bn_statistics")
+_CHOSEN = ("ascent", "ascent_precision", "m", "bn_statistics")
 """Options that decide whether a method fits, and that a search may choose."""
 
 
