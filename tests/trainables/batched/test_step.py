@@ -172,5 +172,6 @@ def test_the_catalog_says_which_methods_fit() -> None:
         *("none", "sam", "asam", "asam_linf", "asam_layer", "asam_filter", "fisher_sam", "ssam_f")
     }
     assert unbatched("sam", {"ascent": "previous"}).endswith("not from the gradient of the batch")
+    assert unbatched("sam", {"ascent_precision": "bfloat16"}).endswith("leave ascent_precision out")
     assert unbatched("sam", {"m": 8}).endswith("leave m out")
     assert unbatched("sam", {"bn_statistics": "both"}).endswith("leave bn_statistics out")
