@@ -194,11 +194,10 @@ def timed(model: str, rounds: int, device: str) -> list[Row]:
     for step in steps.values():
         for _ in range(_WARM):
             step()
-    # A SAM step that perturbs every fifth time costs what five of them cost, divided by five.
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
-            repeats = 5 if name.endswith("every 5") else 1
+            repeats = _repeats(name)
             _wait(device)
             begun = time.perf_counter()
             for _ in range(repeats):
@@ -225,6 +224,11 @@ def timed(model: str, rounds: int, device: str) -> list[Row]:
     return rows
 
 
+def _repeats(contestant: str) -> int:
+    """Of how many steps one is measured: of five where only one in five perturbs."""
+    return 5 if contestant.endswith("every 5") else 1
+
+
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
@@ -245,7 +249,8 @@ def _on_cuda(model: str, contestant: str, threads: int) -> tuple[int, int]:
     before = torch.cuda.memory_allocated()
     step = _warm(bench, contestant)
     torch.cuda.reset_peak_memory_stats()
-    step()
+    for _ in range(_repeats(contestant)):
+        step()
     peak = torch.cuda.max_memory_allocated()
     bench.base.zero_grad()
     gc.collect()
@@ -261,7 +266,8 @@ def _on_cpu(model: str, contestant: str, threads: int) -> tuple[int, int]:
             bench = Bench(model, "cpu")
         step = _warm(bench, contestant)
         with record_function("measure"):
-            step()
+            for _ in range(_repeats(contestant)):
+                step()
         with record_function("drop"):
             bench.base.zero_grad()
             gc.collect()

@@ -82,9 +82,9 @@ def test_steps_follow_the_reference_and_no_precise_ascent(
         ascent_precision=CHEAP,
         **options,
     )
-    assert distance(net, expected.weights) < 3e-6
+    assert distance(net, expected.weights) < 2e-6
     if variant != "asam_linf":  # whose e is made of signs
-        assert distance(precise, expected.weights) > 2e-5
+        assert distance(precise, expected.weights) > 6e-6
     if "ascent" not in options:
         assert losses == pytest.approx(expected.losses, rel=1e-5)
         for name, b in net.named_buffers():
