@@ -4,6 +4,7 @@ BIN := .venv/bin
 # With the versions that the tests ran with, so that a release of today changes no result of tomorrow.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt
 
+STUDIES := $(shell find search_spaces -name '*.yaml' -not -path '*/paper/*' | sort)
 SPARE := $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() - 1))")
 
 .PHONY: study test test-without-ray test-ray check-without-ray check-ray check faults exhaustive smoke lint types clean
@@ -21,7 +22,8 @@ test-without-ray:
 test-ray:
 	$(BIN)/python -m pytest -m ray
 
-check: smoke
+check: .venv/installed-test
+	$(BIN)/python -m study.run $(STUDIES) search_spaces/paper/rho_figure.yaml search_spaces/paper/vit.yaml --smoke
 	$(MAKE) --no-print-directory --jobs 2 check-without-ray check-ray
 	$(BIN)/python -m tests.faults --short actor
 	# Last, because with Ray's dashboard installed every Ray takes longer to start.
@@ -39,7 +41,7 @@ faults: .venv/installed-test
 	$(BIN)/python -m tests.faults
 
 # Every variant on every subset in every model: about an hour on one core.
-exhaustive: .venv/installed-test
+exhaustive: smoke
 	EXHAUSTIVE=1 $(BIN)/python -m pytest tests/cross
 
 lint: .venv/installed-test
@@ -51,7 +53,7 @@ types: .venv/installed-test
 
 # Every study of search_spaces/, small and on digits, in one Ray session.
 smoke: .venv/installed-test
-	$(BIN)/python -m study.run $(shell find search_spaces -name '*.yaml' | sort) --smoke
+	$(BIN)/python -m study.run $(STUDIES) $(wildcard search_spaces/paper/*.yaml) --smoke
 
 .venv/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}; name another: make PYTHON=python3.12 ...")'
