@@ -3,9 +3,10 @@
     python -m benchmarks.data_path [--rounds 10] [--images 4096] [--files 400] [--threads 1]
                                    [--json FILE]
 
-Training: an epoch's batches through each word of `augment`, of 8x8 grey images in batches of 64 and
-32x32 colour images in batches of 128, as a trial draws them, against the same transforms, sample by
-sample, in a DataLoader, in the trial's process and in two workers. Evaluation: all images scored by
+Training: an epoch's batches through each base of `augment`, and in colour each policy, of 8x8 grey
+images in batches of 64 and 32x32 colour images in batches of 128, as a trial draws them, against
+the same transforms, sample by sample, in a DataLoader, in the trial's process and in two workers.
+Evaluation: all images scored by
 an untrained resnet8. Folder: JPEG photographs of 320x240 and PNG of 32x32, brought to 32x32:
 the first time, when ours decodes and keeps them, every further start, when it reads what
 it kept, and an epoch of torchvision's ImageFolder, which decodes in each.
@@ -49,6 +50,7 @@ _SHAPES = {8: (1, 64), 32: (3, 128)}
 """Channels and images of a batch, by height and width."""
 _EVALUATION_BATCH = 1024
 _WORKERS = 2
+_POLICIES = ("crop_flip+autoaugment", "crop_flip+randaugment")
 _MEAN, _STD = 0.5, 0.25
 
 
@@ -152,7 +154,7 @@ def _arrays(count: int, device: str) -> Iterator[tuple[str, dict[str, Callable[[
     for size, (channels, batch) in _SHAPES.items():
         pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
         images = Images(pixels, np.arange(count) % _CLASSES)
-        for kind in BASES:
+        for kind in (*BASES, *(_POLICIES if channels == 3 else ())):
             training = _training(images, kind, batch, device)
             samples = Samples(images, _transform(kind, size, channels))
             yield (
@@ -232,8 +234,12 @@ def _transform(kind: str, size: int, channels: int) -> Any:
     steps = list[Any]()
     if kind != "none":
         steps.append(transforms.RandomCrop(size, padding=padding_for(size)))
-    if kind == "crop_flip":
+    if kind.startswith("crop_flip"):
         steps.append(transforms.RandomHorizontalFlip())
+    if kind.endswith("autoaugment"):
+        steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10))
+    if kind.endswith("randaugment"):
+        steps.append(transforms.RandAugment())
     normalise = transforms.Normalize((_MEAN,) * channels, (_STD,) * channels)
     return transforms.Compose([*steps, transforms.ToTensor(), normalise])
 
