@@ -44,6 +44,9 @@ class Batching(Checked):
         workload, model = self.workload, self.workload.model
         if wrong := catalog.unbatched_model(model.name, model.norm):
             yield ("workload", "model", wrong[0]), wrong[1]
+        if workload.data.stream:
+            text = "each of the batched trials would decode every image; leave it out"
+            yield ("workload", "data", "stream"), text
         if workload.precision != "float32":
             yield ("workload", "precision"), "trials are batched in float32 only"
         if workload.accumulate > 1:

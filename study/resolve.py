@@ -114,10 +114,17 @@ class _Resolver(Checked):
         if facts.needs_root and not data.root:
             text = f"{data.name} reads {facts.title}: give its path, --set workload.data.root=PATH"
             raise self.fail(text, "workload", "data", "root")
-        for key in ("root", "image_size"):
+        for key in ("root", "image_size", "stream"):
             if key in data.model_fields_set and key not in facts.takes:
                 text = f"{data.name} takes no {key}; leave it out"
                 raise self.fail(text, "workload", "data", key)
+        if data.augment.startswith("resized_crop_flip") and not data.stream:
+            text = "resized_crop_flip cuts out of image files as they are decoded: it needs "
+            text += "stream: true"
+            raise self.fail(text, "workload", "data", "augment")
+        if data.stream and self.file.resources.workers > 1:
+            text = "each of the GPUs of one trial would decode every image; with stream give gpu: 1"
+            raise self.fail(text, "resources", "gpu")
         wanted = (data.train_size or 1) + data.validation_size
         images = self.images()
         if facts.pool is not None and wanted > facts.pool:

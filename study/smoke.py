@@ -20,7 +20,7 @@ from trainables import catalog
 
 _LONGEST_NAME = 64
 _TRIALS, _SEEDS, _EPOCHS = 2, 2, 2
-_BATCHES, _BATCH, _VALIDATION, _WIDTH = 4, 32, 64, 4
+_BATCHES, _BATCH, _VALIDATION, _WIDTH, _SIZE = 4, 32, 64, 4, 32
 
 
 class StandIn(Data):
@@ -109,6 +109,8 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
     validation = min(workload.data.validation_size, _VALIDATION)
     data = workload.data.model_dump()
     data |= {"train_size": train, "validation_size": validation, "stand_in": train + validation}
+    if not catalog.is_own(workload.model.name):  # that may need the size that it is given
+        data["image_size"] = min(workload.data.image_size, _SIZE)
     epochs = min(workload.epochs, _EPOCHS)
     warmup = workload.schedule.warmup * epochs / workload.epochs
     return workload.model_copy(

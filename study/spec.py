@@ -264,7 +264,8 @@ class Spec(Part):
         apart = {"question", "reference", "checkpoint", "retries", "stuck_after"}
         plain = self.model_dump(exclude=apart)
         del plain["confirm"]["measure"]
-        del plain["workload"]["data"]["root"]
+        for place in ("root", "stream"):
+            del plain["workload"]["data"][place]
         plain["resources"] = self.resources.model_dump(include={"cpu", "gpu"})
         if plain["engine"]["batched_trials"] == 1:  # as a study of before there was this key
             del plain["engine"]["batched_trials"]

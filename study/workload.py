@@ -42,7 +42,8 @@ def _in_order(words: list[str]) -> list[str]:
 
 
 class Data(Part):
-    """workload.data. Sizes in images; label_noise: share of training labels made wrong."""
+    """workload.data. Sizes in images; label_noise: share of training labels made wrong; stream:
+    whether images stay in their files and are decoded when they are needed."""
 
     name: Annotated[str, AfterValidator(_known_data)]
     train_size: Count | None = None
@@ -52,6 +53,7 @@ class Data(Part):
     split_seed: Seed = 0
     root: str | None = None
     image_size: Annotated[int, Field(ge=4, le=1024)] = 32
+    stream: bool = False
 
 
 class Model(Part):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from trainables.catalog.augmentations import BASES, POLICIES, parts
 from trainables.data import Facts, stream
+from trainables.decoding import WINDOW_DRAWS
 
 
 class Augmentation:
@@ -32,6 +34,7 @@ class Augmentation:
             from trainables import policies  # with torchvision, which takes a while
 
             self._policy = getattr(policies, word)
+        self.cuts_windows = self._base == "resized_crop_flip"
         self._padding, self._square = padding_for(height), height // 2
         self._classes = len(facts.classes)
         self._mean = torch.tensor(facts.mean, device=device)
@@ -45,7 +48,10 @@ class Augmentation:
         """Images uint8 [n, C, H, W] with their labels [n] as a model takes them: float32, and
         labels [n], with mixup probabilities [n, classes]. part: keeps what this process trains on;
         draws are for all n, so that they do not depend on how many processes there are."""
-        images = cropped(images, self._base, self._padding, self._generator)
+        if self.cuts_windows:  # out of the files, when they were decoded
+            images = cropped(images, "crop_flip", 0, self._generator)
+        else:
+            images = cropped(images, self._base, self._padding, self._generator)
         if self._policy is not None:
             images = self._policy(images, self._choices)
         if not {"cutout", "mixup"} & self._extras:
@@ -69,6 +75,12 @@ class Augmentation:
         """Goes on from there."""
         self._generator.set_state(state["images"])
         self._choices.set_state(state["choices"])
+
+
+def windows(seed: int, epoch: int, step: int, count: int) -> np.ndarray[Any, Any]:
+    """What decoding.window takes for each image of a batch, float64 [count, WINDOW_DRAWS]: by the
+    trial's seed, epoch and step alone, since batches are decoded ahead."""
+    return np.random.default_rng(stream(seed, "window", epoch, step)).random((count, WINDOW_DRAWS))
 
 
 def padding_for(size: int) -> int:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from trainables.images import DataError, cache_folder
+from trainables.data_error import DataError
+from trainables.images import cache_folder
 
 SOURCES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 """Names of the data sets and of their readers in torchvision.datasets."""

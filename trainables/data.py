@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,7 +10,9 @@ import numpy as np
 
 from trainables import cifar, own_data, standin
 from trainables.catalog import DATA_NAMES, data_set, is_own
-from trainables.images import DataError, Listing, decode_part, list_part, shown, undecodable
+from trainables.data_error import DataError
+from trainables.fingerprint import fingerprint, in_blocks
+from trainables.images import Listing, decode_part, list_both, undecodable
 
 __all__ = [
     "Correct",
@@ -23,6 +23,7 @@ __all__ = [
     "load_pool",
     "load_test",
     "split",
+    "stand_in_images",
     "stream",
 ]
 
@@ -37,6 +38,7 @@ Purpose = Literal[
     "team",
     "measure",
     "policy",
+    "window",
 ]
 """What a trial's seed draws; the order is part of every result, so new ones go to the end."""
 
@@ -104,29 +106,25 @@ def load_pool(
     left_out: tuple[str, ...] = ()
     test: int | None
     if stand_in is not None:
-        images = _stand_in(name, image_size, stand_in, "pool")
+        images = stand_in_images(name, image_size, stand_in, "pool")
         classes, test = standin.class_names(name), standin.TEST
     elif name != "imagefolder":
         images, classes = _arrays(name, "pool", root, split_seed)
         test = data_set(name).test
     else:
-        listing = _list_folder(root, image_size, "train")
-        # Only names and counts: no test image may be read before the search is over.
-        test_listing = _list_folder(root, image_size, "test")
-        _check_same_classes(listing, test_listing)
+        # Of test only names and counts: none of its images may be read before the search is over.
+        listing, test_listing = list_both(root, image_size)
         images, left_out = _decode_folder(listing, image_size)
         classes, test = listing.classes, len(test_listing.files)
-    mean, std = _moments(images.images)
-    _, channels, height, width = images.images.shape
+    _, channels, height, width = shape = images.images.shape
+    prints = fingerprint(classes, shape, in_blocks(images.images), images.labels)
     facts = Facts(
         classes=classes,
         shape=(channels, height, width),
         pool=len(images.labels),
         test=test,
-        hash=_hash(images, classes),
         undecodable=left_out,
-        mean=mean,
-        std=std,
+        **vars(prints),
     )
     return images, facts
 
@@ -141,11 +139,10 @@ def load_test(
 ) -> tuple[Images, tuple[str, ...]]:
     """The test images and the test files that do not decode; arguments and errors as load_pool."""
     if stand_in is not None:
-        return _stand_in(name, image_size, standin.TEST, "test"), ()
+        return stand_in_images(name, image_size, standin.TEST, "test"), ()
     if name != "imagefolder":
         return _arrays(name, "test", root, split_seed)[0], ()
-    listing = _list_folder(root, image_size, "test")
-    _check_same_classes(_list_folder(root, image_size, "train"), listing)
+    _, listing = list_both(root, image_size)
     return _decode_folder(listing, image_size)
 
 
@@ -195,6 +192,15 @@ def split(
     return Split(train, train_labels, validation)
 
 
+def stand_in_images(name: str, image_size: int, count: int, part: Part) -> Images:
+    """So many digits with the size and the classes of a data set."""
+    digits = _digits(0, part)
+    return Images(
+        standin.resized(digits.images, name, image_size, count),
+        standin.relabelled(digits.labels, len(standin.class_names(name)), count),
+    )
+
+
 def _arrays(
     name: str, part: Part, root: str | Path | None, split_seed: int
 ) -> tuple[Images, tuple[str, ...]]:
@@ -221,59 +227,7 @@ def _digits(split_seed: int, part: Part) -> Images:
     return Images(images, bunch.target[chosen].astype(np.int64))
 
 
-def _stand_in(name: str, image_size: int, count: int, part: Part) -> Images:
-    digits = _digits(0, part)
-    return Images(
-        standin.resized(digits.images, name, image_size, count),
-        standin.relabelled(digits.labels, len(standin.class_names(name)), count),
-    )
-
-
-def _list_folder(
-    root: str | Path | None, image_size: int, part: Literal["train", "test"]
-) -> Listing:
-    if root is None:
-        raise DataError("imagefolder needs root: the folder that holds train/ and test/")
-    if image_size < 1:
-        raise DataError(f"image_size {image_size} is below 1")
-    return list_part(root, part)
-
-
 def _decode_folder(listing: Listing, image_size: int) -> tuple[Images, tuple[str, ...]]:
     images, decoded = decode_part(listing, image_size)
     labels = np.array(listing.labels, np.int64)[decoded]
     return Images(images, labels), undecodable(listing, decoded)
-
-
-def _check_same_classes(train: Listing, test: Listing) -> None:
-    if train.classes == test.classes:
-        return
-    only = [
-        f"only in {listing.part}: {', '.join(map(repr, extra))}"
-        for listing, other in ((train, test), (test, train))
-        if (extra := [name for name in listing.classes if name not in other.classes])
-    ]
-    raise DataError(
-        f"the classes of train and test in {shown(train.root)} differ; {'; '.join(only)}"
-    )
-
-
-def _hash(images: Images, classes: tuple[str, ...]) -> str:
-    digest = hashlib.sha256(json.dumps([classes, images.images.shape]).encode())
-    digest.update(np.ascontiguousarray(images.images).data)
-    digest.update(images.labels.astype("<i8").data)
-    return digest.hexdigest()
-
-
-def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, from sums of integers: exact in any order."""
-    channels = images.shape[1]
-    total, squares = np.zeros(channels, np.uint64), np.zeros(channels, np.uint64)
-    for start in range(0, len(images), 4096):
-        block = images[start : start + 4096].astype(np.uint16)
-        total += block.sum((0, 2, 3), dtype=np.uint64)
-        squares += (block * block).sum((0, 2, 3), dtype=np.uint64)
-    count = images.size // channels
-    mean = total / count
-    std = np.sqrt(squares / count - mean**2)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

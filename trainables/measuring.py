@@ -9,7 +9,8 @@ from trainables.catalog import MEASURES
 from trainables.measures.row import Row
 
 if TYPE_CHECKING:
-    from trainables.data import Facts, Images
+    from trainables.data import Facts
+    from trainables.streaming import AnyImages
 
 __all__ = ["Row", "measure"]
 
@@ -19,9 +20,9 @@ def measure(
     trial: str,
     training: Mapping[str, Any],
     storage: str,
-    pool: Images,
+    pool: AnyImages,
     facts: Facts,
-    test: Images,
+    test: AnyImages,
     device: str,
     threads: int,
     against: str | None = None,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from trainables import own
-from trainables.images import DataError
+from trainables.data_error import DataError
 
 Arrays = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 

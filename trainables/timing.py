@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from trainables import data
 from trainables.config import Config
+from trainables.loading import load_pool
 from trainables.optimization import perturbed_share
 from trainables.training import Training, deterministic
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 def _measure_all(request: dict[str, Any]) -> dict[str, Any]:
     deterministic(request["threads"])
-    pool, facts = data.load_pool(**request["place"])
+    pool, facts = load_pool(request["place"])
     device = "cuda" if request["gpu"] and torch.cuda.is_available() else "cpu"
     workers, answer = request["workers"], {}
     for arm, fields in request["configs"].items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,14 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables import data, optimization, randomness
-from trainables.augment import Augmentation
+from trainables.augment import Augmentation, windows
 from trainables.catalog import VARIANTS
 from trainables.config import Config
-from trainables.data import Correct, Facts, Images
+from trainables.data import Correct, Facts
 from trainables.diagnostics import Diagnostics
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
-from trainables.sam.memory import on_device
+from trainables.sam.memory import on_device as moved
+from trainables.sources import Source, on_device, source
+from trainables.streaming import AnyImages
 from trainables.tally import Answers, Tally
 from trainables.team import Team
 
@@ -65,7 +66,7 @@ class Training:
     def __init__(
         self,
         config: Config,
-        pool: Images,
+        pool: AnyImages,
         facts: Facts,
         device: str = "cpu",
         team: Team | None = None,
@@ -89,11 +90,11 @@ class Training:
                 "training images"
             )
         self._augmentation = Augmentation(config.augment, facts, self.device, config.seed)
-        self._images = _tensor(pool.images, self.device)
-        self._train = _tensor(self._split.train, self.device)
-        self._labels = _tensor(self._split.train_labels, self.device)
-        self._validation = _tensor(self._split.validation, self.device)
-        self._validation_labels = _tensor(pool.labels[self._split.validation], self.device)
+        self._images = source(pool.images, self.device)
+        self._train = on_device(self._split.train, self.device)
+        self._labels = on_device(self._split.train_labels, self.device)
+        self._validation = on_device(self._split.validation, self.device)
+        self._validation_labels = on_device(pool.labels[self._split.validation], self.device)
 
         # Model code draws from global generators: initialisation, and dropout later on.
         randomness.seed_all(data.stream(config.seed, "initialisation"))
@@ -116,6 +117,7 @@ class Training:
         self._average = optimization.moving_average(self.model, config.ema)
         self._tally: Tally | None = None
         self._answers = Answers(0)
+        self._batches: Iterator[tuple[Tensor, Tensor]] | None = None
 
     def epoch(self) -> dict[str, float]:
         """Trains to the end of an epoch and validates: metrics by their MLflow names.
@@ -156,7 +158,10 @@ class Training:
     def next_batch(self) -> tuple[Tensor, Tensor]:
         """As of `batches`, for the next step of the epoch under way."""
         assert self._tally is not None
-        return self._batch(self._tally.order[self._tally.step])
+        if self._batches is None:
+            step = self._tally.step
+            self._batches = self._fed(self._tally.order[step:], step)
+        return next(self._batches)
 
     def count(self, loss: Tensor) -> None:
         """Counts a step of the epoch under way. loss: what it returned."""
@@ -177,7 +182,7 @@ class Training:
         if self.config.schedule_per == "epoch":
             self._schedule.step()
         trained = self._tally.read()
-        self._tally = None
+        self._tally = self._batches = None
         self.done += 1
         validation_loss, validation_accuracy = self._evaluate(
             self._images, self._validation, self._validation_labels
@@ -212,13 +217,13 @@ class Training:
             "augmentation": self._augmentation.state_dict(),
             "random": randomness.state(self.device),
         }
-        copies: dict[str, Any] = on_device(state, torch.device("cpu"))
+        copies: dict[str, Any] = moved(state, torch.device("cpu"))
         return {"done": self.done, "schedule": self._schedule.state_dict(), **copies}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a state of a training with this config, on the same data."""
         self.done = state["done"]
-        self._tally = None
+        self._tally = self._batches = None
         if state["tally"] is not None:
             self._tally = self._new_tally(state["tally"]["order"].to(self.device))
             self._tally.load_state_dict(state["tally"])
@@ -234,15 +239,14 @@ class Training:
         self._augmentation.load_state_dict(state["augmentation"])
         randomness.restore(state["random"], self.device)
 
-    def test(self, images: Images) -> tuple[dict[str, float], Correct]:
+    def test(self, images: AnyImages) -> tuple[dict[str, float], Correct]:
         """Scores `images` with the weights of the last epoch: test_loss, test_accuracy, and which
         of them are right."""
         count = len(images.labels)
         every = torch.arange(count, device=self.device)
         right = torch.zeros(count, dtype=torch.uint8, device=self.device)
-        loss, accuracy = self._evaluate(
-            _tensor(images.images, self.device), every, _tensor(images.labels, self.device), right
-        )
+        labels = on_device(images.labels, self.device)
+        loss, accuracy = self._evaluate(source(images.images, self.device), every, labels, right)
         correct = Correct(count, np.packbits(right.cpu().numpy()).tobytes())
         return {"test_loss": loss, "test_accuracy": accuracy}, correct
 
@@ -258,8 +262,7 @@ class Training:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches of training images, augmented and normalised, with their labels."""
-        for chosen in self._draw_order():
-            yield self._batch(chosen)
+        return self._fed(self._draw_order(), 0)
 
     def _new_tally(self, order: Tensor) -> Tally:
         return Tally(order, self.device, scaled=self._scaler is not None)
@@ -269,14 +272,24 @@ class Training:
         order = torch.randperm(len(self._train), generator=self._order)[:size].to(self.device)
         return order.view(self.steps, -1)
 
-    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = self._augmentation(
-            self._images[self._train[chosen]],
-            self._labels[chosen],
-            lambda each: self._team.part(each, self.config.accumulate),
+    def _fed(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `batches`, of these images of the split [steps, n], from step `first` of the epoch."""
+        size = self.config.batch_size
+
+        def draws(batch: int) -> np.ndarray[Any, Any]:
+            return windows(self.config.seed, self.done, first + batch, size)
+
+        found = self._images.batches(
+            self._train[order.flatten()], size, draws if self._augmentation.cuts_windows else None
         )
-        self._answers = Answers(len(labels))
-        return images, labels
+        for chosen, unchanged in zip(order, found, strict=True):
+            images, labels = self._augmentation(
+                unchanged,
+                self._labels[chosen],
+                lambda each: self._team.part(each, self.config.accumulate),
+            )
+            self._answers = Answers(len(labels))
+            yield images, labels
 
     def _seed(self, *which: int) -> None:
         """Seeds what model code draws from, where processes must draw differently: by what they
@@ -286,10 +299,10 @@ class Training:
 
     def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Training images without augmentation, for variants that look at them."""
-        for first in range(0, len(self._train), self.config.batch_size):
-            chosen = self._train[first : first + self.config.batch_size]
-            labels = self._labels[first : first + self.config.batch_size]
-            yield self._augmentation.normalised(self._images[chosen]), labels
+        size = self.config.batch_size
+        found = self._images.batches(self._train, size, None)
+        for images, labels in zip(found, torch.split(self._labels, size), strict=True):
+            yield self._augmentation.normalised(images), labels
 
     def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """`losses`, without a look at the accuracy."""
@@ -317,7 +330,7 @@ class Training:
 
     @torch.inference_mode()
     def _evaluate(
-        self, images: Tensor, chosen: Tensor, labels: Tensor, right: Tensor | None = None
+        self, images: Source, chosen: Tensor, labels: Tensor, right: Tensor | None = None
     ) -> tuple[float, float]:
         """Mean cross-entropy and accuracy in percent, in evaluation mode, without augmentation.
 
@@ -329,10 +342,11 @@ class Training:
         team = self._team
         size = self.config.eval_batch
         ours = slice(team.rank * size, None, team.count * size)
-        for first in range(len(chosen))[ours]:
-            part = chosen[first : first + size]
+        firsts = range(len(chosen))[ours]
+        mine = torch.cat([chosen[:0], *(chosen[first : first + size] for first in firsts)])
+        for first, part in zip(firsts, images.batches(mine, size, None), strict=True):
             truth = labels[first : first + size]
-            logits = self._logits(network, self._augmentation.normalised(images[part]))
+            logits = self._logits(network, self._augmentation.normalised(part))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             correct = logits.argmax(1) == truth
             totals += torch.stack((loss, correct.sum()))
@@ -348,12 +362,3 @@ class Training:
 def diverged(metrics: Mapping[str, float]) -> bool:
     """Whether an epoch's losses say that training broke down: NaN, inf, or a skipped step."""
     return not (math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["validation_loss"]))
-
-
-def _tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """The array on the device, without a copy where it lies there already."""
-    # Arrays from Ray's object store are read-only, which torch has no word for; nothing here
-    # writes to them.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)

@@ -11,10 +11,11 @@ import torch
 
 from trainables.checkpoint import Checkpoints, packed
 from trainables.config import Config
-from trainables.data import Correct, Facts, Images
+from trainables.data import Correct, Facts
 from trainables.optimization import perturbed_share
 from trainables.sam.memory import on_device
 from trainables.storage import checkpoints_of, open_storage, weights_of
+from trainables.streaming import AnyImages
 from trainables.team import Team
 from trainables.training import Training, diverged
 
@@ -75,9 +76,9 @@ class TrialRun:
         name: str,
         config: Config,
         keeping: Keeping,
-        pool: Images,
+        pool: AnyImages,
         facts: Facts,
-        test: Images | None,
+        test: AnyImages | None,
         device: str,
         team: Team | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -16,9 +16,9 @@ from tests.hostile import Folder, image_folders
 from tests.hostile.images import png, well_formed
 from tests.hostile.patience import no_hang
 from tests.study.command import run
-from trainables import images
+from trainables import decoding
 from trainables.data import DataError, load_pool, load_test
-from trainables.images import decode
+from trainables.decoding import decode
 
 FOLDERS = list(image_folders(7, 100))
 
@@ -86,9 +86,9 @@ def test_a_bomb_costs_no_memory(tmp_path: Path) -> None:
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_LARGE_PIXELS", 100)
+    monkeypatch.setattr(decoding, "_LARGE_PIXELS", 100)
     inside, most = [0], {"large": 0, "small": 0}
-    convert = images._rgb
+    convert = decoding._rgb
 
     def slowly(image: Image.Image) -> Image.Image:
         inside[0] += 1
@@ -98,7 +98,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         inside[0] -= 1
         return convert(image)
 
-    monkeypatch.setattr(images, "_rgb", slowly)
+    monkeypatch.setattr(decoding, "_rgb", slowly)
     for side in (11, 10):
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(lambda data: decode(data, 4), [png(side, side)] * 24))

@@ -66,6 +66,7 @@ def test_another_type_in_place_of_a_mapping_is_refused(place: str, value: str) -
         ("workload.data.split_seed=-1", "must be at least 0, not -1"),
         ("workload.data.root=/data", "digits takes no root; leave it out"),
         ("workload.data.image_size=32", "digits takes no image_size; leave it out"),
+        ("workload.data.stream=true", "digits takes no stream; leave it out"),
         ("workload.data.train_size=true", "must be a whole number, not True"),
         ("workload.data.name=imagefolder", "give its path, --set workload.data.root=PATH"),
         ("workload.model={name: timm/resnet18, width: 4}", "timm/resnet18 takes no width"),
@@ -228,7 +229,38 @@ def test_the_hash_does_not_cover_where_the_images_lie() -> None:
     images = "workload.data={name: imagefolder, validation_size: 10}"
     here = make_spec(images, "workload.data.root=/here")
     assert make_spec(images, "workload.data.root=/there").hash == here.hash
-    assert make_spec(images, "workload.data.root=/here", "workload.data.image_size=8") != here
+    smaller = make_spec(images, "workload.data.root=/here", "workload.data.image_size=8")
+    assert smaller.hash != here.hash
+    streamed = make_spec(images, "workload.data.root=/here", "workload.data.stream=true")
+    assert streamed.workload.data.stream
+    assert streamed.hash == here.hash
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["workload.data.augment=resized_crop_flip"],
+            "workload.data.augment: resized_crop_flip cuts out of image files as they are decoded: "
+            "it needs stream: true",
+        ),
+        (
+            ["workload.data.stream=true", "resources.gpu=2"],
+            "resources.gpu: each of the GPUs of one trial would decode every image; with stream "
+            "give gpu: 1",
+        ),
+        (
+            ["workload.data.stream=true", "engine.batched_trials=2"],
+            "workload.data.stream: each of the batched trials would decode every image; leave it "
+            "out (engine.batched_trials)",
+        ),
+    ],
+)
+def test_what_streaming_needs_and_what_it_cannot_do(settings: list[str], message: str) -> None:
+    images = "workload.data={name: imagefolder, root: here, validation_size: 10, train_size: 99}"
+    with pytest.raises(SpecError) as caught:
+        make_spec(images, *settings)
+    assert str(caught.value).endswith(message)
 
 
 def test_a_model_of_ones_own_takes_options_which_the_hash_covers() -> None:

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from trainables.data import Images, load_pool, load_test
-from trainables.images import DataError, decode
+from trainables.data_error import DataError
+from trainables.decoding import decode
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

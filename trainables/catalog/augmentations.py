@@ -1,10 +1,13 @@
-"""Augmentation of training images, by words joined with +: crop_flip+autoaugment+cutout."""
+"""Augmentation of training images, by words joined with +: crop_flip+autoaugment+cutout.
+
+resized_crop_flip cuts out of a file as it is decoded; the other bases take decoded images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-BASES = ("none", "crop", "crop_flip")
+BASES = ("none", "crop", "crop_flip", "resized_crop_flip")
 POLICIES = ("autoaugment", "randaugment")
 EXTRAS = (*POLICIES, "cutout", "mixup")
 """What may follow a base, in this order; one policy at most."""

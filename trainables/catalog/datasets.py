@@ -56,8 +56,8 @@ DATASETS: Mapping[str, DataSet] = {
     "cifar100": _cifar(100),
     "imagefolder": DataSet(
         title="a folder with train/CLASS/ and test/CLASS/ of image files",
-        augment=("crop_flip", "crop", "none"),
-        takes=("root", "image_size"),
+        augment=("crop_flip", "crop", "none", "resized_crop_flip"),
+        takes=("root", "image_size", "stream"),
         needs_root=True,
     ),
 }

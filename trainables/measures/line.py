@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.data import Images
 from trainables.measures.row import Row
 from trainables.measures.subject import Batch, Subject
+from trainables.streaming import AnyImages
 
 IMAGES = 2048
 _POSITIONS = 11
 
 
-def line(start: Subject, end: Subject, test: Images) -> Iterator[Row]:
+def line(start: Subject, end: Subject, test: AnyImages) -> Iterator[Row]:
     """Test loss, test accuracy and training loss at 11 positions; `start` walks, and is changed.
 
     Training images and their labels are those of `start`. At both ends stand the models as they
@@ -65,7 +65,7 @@ def recompute(model: nn.Module, layers: list[_BatchNorm], batches: list[Batch]) 
 
 
 def _rows(
-    subject: Subject, batches: list[Batch], test: Images, part: str, at: float
+    subject: Subject, batches: list[Batch], test: AnyImages, part: str, at: float
 ) -> Iterator[Row]:
     loss, accuracy = subject.score(subject.test_batches(test))
     yield Row("line.test_loss", part, at, loss)

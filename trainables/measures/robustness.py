@@ -17,6 +17,7 @@ from torch import Tensor
 from trainables.data import Images
 from trainables.measures.row import Row
 from trainables.measures.subject import Batch, Subject
+from trainables.streaming import AnyImages
 
 Corruption: TypeAlias = Callable[[Tensor, float, torch.Generator], Tensor]
 ATTACKED = 1000
@@ -78,7 +79,7 @@ CORRUPTIONS: Mapping[str, tuple[Corruption, tuple[float, float, float]]] = {
 """With its strength at severity 1, 2 and 3."""
 
 
-def corruptions(subject: Subject, test: Images) -> Iterator[Row]:
+def corruptions(subject: Subject, test: AnyImages) -> Iterator[Row]:
     """Accuracy in percent for every corruption and severity, without any, and their mean."""
     yield Row("accuracy.clean", "", None, subject.score(subject.test_batches(test))[1])
     found = []
@@ -100,7 +101,7 @@ def corruptions(subject: Subject, test: Images) -> Iterator[Row]:
     yield Row("accuracy.corrupted", "", None, sum(found) / len(found))
 
 
-def pgd(subject: Subject, test: Images) -> Iterator[Row]:
+def pgd(subject: Subject, test: AnyImages) -> Iterator[Row]:
     """Accuracy in percent under attacks in linf balls of EPSILONS, and without one on the same
     images."""
     count = len(test.labels)

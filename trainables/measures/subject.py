@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
@@ -18,7 +17,9 @@ from trainables.checkpoint import unpacked
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.sam import perturbed_parameters
+from trainables.sources import on_device
 from trainables.storage import open_storage, weights_of
+from trainables.streaming import AnyImages
 from trainables.training import build
 
 BATCH = 128
@@ -42,7 +43,7 @@ class Subject:
     device: torch.device
     mean: Tensor
     std: Tensor
-    pool: Images
+    pool: AnyImages
     train: np.ndarray[Any, Any]
     labels: np.ndarray[Any, Any]
 
@@ -57,11 +58,11 @@ class Subject:
         chosen, labels = self.train[:whole], self.labels[:whole]
         return list(self._batches(Images(self.pool.images[chosen], labels), BATCH))
 
-    def test_batches(self, images: Images) -> Iterator[Batch]:
+    def test_batches(self, images: AnyImages) -> Iterator[Batch]:
         """Test images in the batches of training, so that scores come out with the same bits."""
         return self._batches(images, self.config.eval_batch)
 
-    def test_pixels(self, images: Images) -> Iterator[Batch]:
+    def test_pixels(self, images: AnyImages) -> Iterator[Batch]:
         """Test images as float32 in 0 ... 1, not yet normalised."""
         for inputs, labels in self._cut(images, self.config.eval_batch):
             yield inputs.float() / 255, labels
@@ -94,11 +95,11 @@ class Subject:
         seed = data.stream(self.config.seed, "measure", *which)
         return torch.Generator(self.device).manual_seed(seed)
 
-    def _batches(self, images: Images, size: int) -> Iterator[Batch]:
+    def _batches(self, images: AnyImages, size: int) -> Iterator[Batch]:
         for inputs, labels in self._cut(images, size):
             yield normalise(inputs, self.mean, self.std), labels
 
-    def _cut(self, images: Images, size: int) -> Iterator[Batch]:
+    def _cut(self, images: AnyImages, size: int) -> Iterator[Batch]:
         for first in range(0, len(images.labels), size):
             part = slice(first, first + size)
             yield (
@@ -108,7 +109,7 @@ class Subject:
 
 
 def load(
-    trial: str, config: Config, storage: str, pool: Images, facts: Facts, device: str
+    trial: str, config: Config, storage: str, pool: AnyImages, facts: Facts, device: str
 ) -> Subject:
     """The model of a confirm run, from the weights that it left. trial: STUDY/ARM/confirm/INDEX.
 
@@ -148,13 +149,6 @@ def load(
         split.train,
         split.train_labels,
     )
-
-
-def on_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """The array as a tensor on the device, perhaps over the same memory."""
-    with warnings.catch_warnings():  # Ray's arrays are read-only; nothing here writes to them
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)
 
 
 def _parts(model: nn.Module) -> dict[str, tuple[str, ...]]:

@@ -1,0 +1,293 @@
+"""Images that stay in their files: facts, batches and weights as in memory; windows."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+import pickle
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop
+
+from tests.trainables.test_images import saved
+from trainables import data, folder
+from trainables.augment import windows
+from trainables.config import Config
+from trainables.data import Facts, Images
+from trainables.data_error import DataError
+from trainables.decoding import WINDOW_DRAWS, decode, window
+from trainables.loading import Loader
+from trainables.streaming import Streamed, StreamedImages
+from trainables.training import Training
+
+SIZE = 12
+CONFIG = Config(
+    model="resnet8",
+    model_options={"width": 4, "norm": "bn", "affine": True},
+    lr=0.05,
+    momentum=0.9,
+    weight_decay=5e-4,
+    epochs=2,
+    batch_size=8,
+    label_smoothing=0.1,
+    variant="sam",
+    perturb="norm",
+    rho=0.5,
+    train_size=40,
+    validation_size=11,
+    label_noise=0.2,
+    augment="crop_flip",
+    seed=3,
+    eval_batch=4,
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 JPEG photographs of noise in several sizes to train on, 20 to test, and a broken file."""
+    top = tmp_path_factory.mktemp("folder")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for label in ("cat", "dog"):
+            place = top / part / label
+            place.mkdir(parents=True)
+            for i in range(count):
+                height, width = rng.integers(10, 40, 2)
+                pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+                Image.fromarray(pixels).save(place / f"{i:02}.jpg", quality=90)
+    (top / "train" / "cat" / "15.broken.jpg").write_bytes(b"no image")
+    return top
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sam-study"
+
+
+def held(root: Path) -> tuple[Images, Facts]:
+    return data.load_pool("imagefolder", root=root, image_size=SIZE)
+
+
+def streamed(root: Path) -> tuple[StreamedImages, Facts]:
+    return folder.stream_pool("imagefolder", root, SIZE, None)
+
+
+def digest(training: Training) -> str:
+    raw = b"".join(each.numpy().tobytes() for each in training.model.state_dict().values())
+    return hashlib.sha256(raw).hexdigest()
+
+
+def test_facts_and_images_are_those_of_memory(root: Path) -> None:
+    (images, facts), (files, of_files) = held(root), streamed(root)
+    assert of_files == facts
+    assert facts.undecodable == ("train/cat/15.broken.jpg",)
+    assert files.images.shape == images.images.shape
+    assert np.array_equal(files.labels, images.labels)
+    assert np.array_equal(files.images[:], images.images)
+    chosen = np.array([59, 0, 31, 31])
+    assert np.array_equal(files.images[chosen], images.images[chosen])
+    test, left_out = folder.stream_test("imagefolder", root, SIZE, None)
+    in_memory, _ = data.load_test("imagefolder", root=root, image_size=SIZE)
+    assert not left_out
+    assert np.array_equal(test.images[3:9], in_memory.images[3:9])
+
+
+def test_a_folder_is_looked_at_once(
+    root: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = streamed(root)[1]
+    [kept] = cache.iterdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("decoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "decoded_batches", refuse)
+        assert streamed(root)[1] == first
+    content = kept.read_text()
+    for damaged in ("", "[]", "{", content.replace("undecodable", "x"), '{"undecodable": [99999]}'):
+        kept.write_text(damaged)
+        assert streamed(root)[1] == first
+    assert json.loads(kept.read_text()) == json.loads(content)
+
+
+def test_where_nothing_can_be_kept_a_warning_says_so(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match="looks again"):
+        assert streamed(root)[1] == held_facts(root)
+
+
+def held_facts(root: Path) -> Facts:
+    with pytest.warns(UserWarning, match="decodes again"):
+        return held(root)[1]
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_batches_come_in_order_whatever_the_threads(root: Path, threads: int, size: int) -> None:
+    images, files = held(root)[0].images, streamed(root)[0].images
+    order = np.random.default_rng(1).permutation(60)
+    positions = [order[i : i + size] for i in range(0, 60, size)]
+    got = list(files.batches(positions, threads))
+    assert len(got) == len(positions)
+    for each, wanted in zip(got, positions, strict=True):
+        assert np.array_equal(each, images[wanted])
+
+
+def test_who_stops_asking_leaves_no_thread(root: Path) -> None:
+    files = streamed(root)[0].images
+    before = threading.active_count()
+    batches = files.batches([np.arange(60)] * 50, 3)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]
+    for thread in threading.enumerate():
+        if "ThreadPoolExecutor" in thread.name:
+            thread.join(10)
+    assert threading.active_count() == before
+
+
+def test_a_file_that_changed_since_is_named(root: Path, tmp_path: Path) -> None:
+    files = streamed(root)[0].images
+    missing = replace(files, files=replace(files.files, root=str(tmp_path)))  # type: ignore[type-var]
+    with pytest.raises(DataError, match=r"cat/00.jpg is missing or no longer the image") as caught:
+        next(missing.batches([np.arange(4)], 2))
+    assert "every node" in str(caught.value)
+
+
+def test_what_ray_sends_is_small_and_the_same(root: Path) -> None:
+    files = streamed(root)[0]
+    sent = pickle.dumps(files)
+    assert len(sent) < 5_000
+    assert np.array_equal(pickle.loads(sent).images[:5], files.images[:5])
+
+
+@pytest.mark.parametrize("extra", ["", "+cutout+mixup"])
+def test_weights_and_metrics_are_those_of_memory(root: Path, extra: str) -> None:
+    config = replace(CONFIG, augment=CONFIG.augment + extra)
+    (images, facts), (files, _) = held(root), streamed(root)
+    found = []
+    for source in (images, files):
+        training = Training(config, source, facts)
+        metrics = [training.epoch() for _ in range(2)]
+        for each in metrics:
+            del each["seconds_per_epoch"]
+        tested, correct = training.test(source)
+        found.append((digest(training), metrics, tested, correct))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("augment", ["crop_flip", "resized_crop_flip"])
+@pytest.mark.parametrize("steps", [1, 3, 5, 7])
+def test_a_checkpoint_in_the_middle_of_an_epoch_goes_on_bit_for_bit(
+    root: Path, augment: str, steps: int
+) -> None:
+    files, facts = streamed(root)
+    config = replace(CONFIG, augment=augment)
+    whole = Training(config, files, facts)
+    for _ in range(2):
+        whole.epoch()
+    first = Training(config, files, facts)
+    left = [steps]
+
+    def pause() -> bool:
+        left[0] -= 1
+        return left[0] == 0
+
+    while left[0] > 0:
+        first.advance(pause)
+    state = copy.deepcopy(first.state_dict())
+    second = Training(config, files, facts)
+    second.load_state_dict(state)
+    while second.done < 2:
+        second.advance(lambda: True)
+    assert digest(second) == digest(whole)
+
+
+def test_windows_differ_by_image_epoch_and_seed_and_not_by_who_asks() -> None:
+    one = windows(1, 0, 0, 8)
+    assert one.shape == (8, WINDOW_DRAWS)
+    assert np.array_equal(one, windows(1, 0, 0, 8))
+    for other in (windows(2, 0, 0, 8), windows(1, 1, 0, 8), windows(1, 0, 1, 8), one[::-1]):
+        assert not (one == other).any()
+
+
+def test_a_window_is_cut_from_the_file_and_brought_to_size() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    for draws in np.random.default_rng(1).random((20, WINDOW_DRAWS)):
+        box = window(70, 90, draws)
+        wanted = image.crop(box).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        assert np.array_equal(
+            decode(saved(image), SIZE, draws), np.asarray(wanted).transpose(2, 0, 1)
+        )
+
+
+def test_a_large_jpeg_is_cut_as_a_png_nearly_is() -> None:
+    across, down = np.meshgrid(np.linspace(0, 255, 900), np.linspace(0, 255, 700))
+    image = Image.fromarray(np.stack([across, down, (across + down) / 2], 2).astype(np.uint8))
+    for draws in np.random.default_rng(2).random((20, WINDOW_DRAWS)):
+        jpeg = decode(saved(image, "JPEG", quality=98), SIZE, draws).astype(int)
+        assert np.abs(jpeg - decode(saved(image), SIZE, draws)).max() < 5
+
+
+def test_a_window_turns_with_the_orientation_of_its_photograph() -> None:
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 30, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 270 degrees
+    draws = np.random.default_rng(4).random(WINDOW_DRAWS)
+    turned = decode(saved(image, exif=exif), SIZE, draws).astype(int)
+    # Pillow resizes in one direction after the other, and rounds in between.
+    assert np.abs(turned - np.rot90(decode(saved(image), SIZE, draws), 3, (1, 2))).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(500, 375), (1, 1), (3, 400), (400, 3), (64, 64)])
+def test_windows_are_distributed_as_those_of_torchvision(size: tuple[int, int]) -> None:
+    width, height = size
+    count = 4000
+    ours = np.array(
+        [window(width, height, d) for d in np.random.default_rng(5).random((count, WINDOW_DRAWS))]
+    )
+    torch.manual_seed(0)
+    blank, theirs = torch.empty(3, height, width), []
+    for _ in range(count):
+        top, left, h, w = RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3])
+        theirs.append((left, top, left + w, top + h))
+    assert (ours >= 0).all()
+    assert (ours[:, 2] > ours[:, 0]).all()
+    assert (ours[:, 3] > ours[:, 1]).all()
+    assert (ours[:, 2:] <= size).all()
+    other = np.array(theirs)
+    for column in range(4):
+        a, b = ours[:, column], other[:, column]
+        for level in (10, 50, 90):  # a share of either side of a quantile of theirs
+            at = np.percentile(b, level)
+            assert abs((a <= at).mean() - (b <= at).mean()) < 0.05
+
+
+def test_the_loader_streams_and_a_stand_in_takes_the_same_way(root: Path) -> None:
+    place: dict[str, Any] = {"name": "imagefolder", "root": str(root), "image_size": SIZE}
+    loader = Loader({**place, "split_seed": 0, "stream": True, "stand_in": None})
+    pool, facts, problem = loader.pool({"sam": dataclasses.asdict(CONFIG)})
+    assert isinstance(pool.images, Streamed)
+    assert facts == held(root)[1]
+    assert problem is None
+    assert isinstance(loader.test()[0].images, Streamed)
+    place |= {"root": "never-read", "split_seed": 0, "stand_in": 50}
+    files, of_files = Loader({**place, "stream": True}).pool({})[:2]
+    arrays, of_arrays = Loader({**place, "stream": False}).pool({})[:2]
+    assert of_files == of_arrays
+    assert np.array_equal(files.images[:], arrays.images[:])
+    assert len(Loader({**place, "stream": True}).test()[0].labels) == 64
