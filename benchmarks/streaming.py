@@ -67,7 +67,8 @@ def main() -> None:
     for work, rates in found.items():
         first = np.array(next(iter(rates.values())))
         for name, of in rates.items():
-            print(f"{work + ', ' + name:48}{told(of, 0):28} ours / this {told((first / of).tolist())}")
+            ratio = told((first / np.array(of)).tolist())
+            print(f"{work + ', ' + name:48}{told(of, 0):28} ours / this {ratio}")
     print(
         f"images a second; n = {options.rounds} rounds; {os.cpu_count()} cores, load {load():.0f}"
     )
