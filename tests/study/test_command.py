@@ -271,12 +271,14 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_a_folder_of_images_is_studied_streamed_or_not_and_broken_files_are_named(
+def test_a_folder_of_images_is_studied_streamed_and_broken_files_are_named(
     tmp_path: Path, images: Path
 ) -> None:
     settings = (
         "workload.data={name: imagefolder, train_size: 40, validation_size: 20, image_size: 8}",
         f"workload.data.root={images}",
+        "workload.data.stream=true",
+        "workload.data.augment=resized_crop_flip",
         "workload.batch_size=16",
         TWO_ARMS,
         ONE_PAIR,
@@ -287,12 +289,6 @@ def test_a_folder_of_images_is_studied_streamed_or_not_and_broken_files_are_name
     assert note["text"].startswith("1 test files cannot be decoded and were left out: ")
     assert "torn.jpg" in note["text"]
     assert note["text"] in " ".join(ended.out.split())
-    verdict = (tmp_path / "studies/quick/verdict.json").read_bytes()
-    streamed = tmp_path / "streamed"
-    streamed.mkdir()
-    ended = run(streamed, [*QUICK[:1], *QUICK[3:], *settings, "workload.data.stream=true"])
-    assert ended.code == 0, ended.err
-    assert (streamed / "studies/quick/verdict.json").read_bytes() == verdict
 
 
 def test_what_cannot_run_is_told_before_anything_is_created(tmp_path: Path) -> None:
