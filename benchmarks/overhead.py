@@ -149,11 +149,11 @@ _data: tuple[Any, Any]
 
 def _prepare(place: dict[str, Any], threads: int) -> None:
     global _data
-    from trainables import data
+    from trainables.loading import load_pool
     from trainables.training import deterministic
 
     deterministic(threads)
-    _data = data.load_pool(**place)
+    _data = load_pool(place)
 
 
 def _ready(_: int) -> None:

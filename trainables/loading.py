@@ -35,7 +35,7 @@ class Loader:
     def test(self) -> tuple[AnyImages, tuple[str, ...]]:
         """The test images and the files left out; asked for only when the search stage is over."""
         place = dict(self._place)
-        if place.pop("stream"):
+        if place.pop("stream", False):
             return folder.stream_test(**_of_folder(place))
         return data.load_test(**place)
 
@@ -44,7 +44,7 @@ def load_pool(place: Mapping[str, Any]) -> tuple[AnyImages, Facts]:
     """The images of a data set that are not test, and what is known of them. place: arguments of
     data.load_pool, and `stream`: whether the images stay in their files."""
     place = dict(place)
-    if place.pop("stream"):
+    if place.pop("stream", False):
         return folder.stream_pool(**_of_folder(place))
     return data.load_pool(**place)
 

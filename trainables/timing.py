@@ -1,6 +1,6 @@
 """Measures a few training steps of each arm, in a process of its own: `--plan --time`.
 
-Reads one JSON object from stdin: place (arguments of data.load_pool), configs (fields of
+Reads one JSON object from stdin: place (as of loading.load_pool), configs (fields of
 training.Config by arm), threads, gpu (whether to use one), workers (that share a batch). Writes one
 to stdout: by arm, seconds of a step (median; of one worker, without what it tells the others),
 steps an epoch and share, the percentage of parameters perturbed; or `error`, a line for the user.

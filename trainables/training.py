@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainables import data, optimization, randomness
-from trainables.augment import Augmentation, windows
 from trainables.catalog import VARIANTS
 from trainables.config import Config
 from trainables.data import Correct, Facts
 from trainables.diagnostics import Diagnostics
+from trainables.feed import Feed
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
 from trainables.sam.memory import on_device as moved
@@ -83,16 +83,16 @@ class Training:
             validation_size=config.validation_size,
             label_noise=config.label_noise,
         )
-        self.steps = len(self._split.train) // config.batch_size
-        if not self.steps:
-            raise ValueError(
-                f"batch_size {config.batch_size} is more than the {len(self._split.train)} "
-                "training images"
-            )
-        self._augmentation = Augmentation(config.augment, facts, self.device, config.seed)
         self._images = source(pool.images, self.device)
-        self._train = on_device(self._split.train, self.device)
-        self._labels = on_device(self._split.train_labels, self.device)
+        self._feed = Feed(
+            config,
+            self._images,
+            self._split,
+            facts,
+            self.device,
+            lambda each: self._team.part(each, config.accumulate),
+        )
+        self.steps = self._feed.steps
         self._validation = on_device(self._split.validation, self.device)
         self._validation_labels = on_device(pool.labels[self._split.validation], self.device)
 
@@ -100,7 +100,6 @@ class Training:
         randomness.seed_all(data.stream(config.seed, "initialisation"))
         self.model = build(config, facts).to(self.device)
         self._network: Any = torch.compile(self.model) if config.compile else self.model
-        self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
         self.optimizer = SharpnessAware(
             self._team.wrapped(self.model, config.options.get("m")),
             optimization.base_optimizer(self.model, config),
@@ -148,10 +147,10 @@ class Training:
         """The epoch under way, or else a new one."""
         self.model.train()
         if self._tally is None:
-            self._tally = self._new_tally(self._draw_order())
+            self._tally = self._new_tally(self._feed.draw())
             self._seed(self._team.count, self.done)  # a model that is looked at may draw, too
             self.optimizer.begin_epoch(
-                self.done, self.config.epochs, self._samples(), self._plain_losses
+                self.done, self.config.epochs, self._feed.plain(), self._plain_losses
             )
         return self._tally
 
@@ -159,8 +158,7 @@ class Training:
         """As of `batches`, for the next step of the epoch under way."""
         assert self._tally is not None
         if self._batches is None:
-            step = self._tally.step
-            self._batches = self._fed(self._tally.order[step:], step)
+            self._batches = self._fed(self._tally.order, self._tally.step)
         return next(self._batches)
 
     def count(self, loss: Tensor) -> None:
@@ -213,8 +211,7 @@ class Training:
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "diagnostics": self._diagnostics.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
-            "order": self._order.get_state(),
-            "augmentation": self._augmentation.state_dict(),
+            **self._feed.state_dict(),
             "random": randomness.state(self.device),
         }
         copies: dict[str, Any] = moved(state, torch.device("cpu"))
@@ -235,8 +232,7 @@ class Training:
         self._diagnostics.load_state_dict(state["diagnostics"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-        self._order.set_state(state["order"])
-        self._augmentation.load_state_dict(state["augmentation"])
+        self._feed.load_state_dict(state)
         randomness.restore(state["random"], self.device)
 
     def test(self, images: AnyImages) -> tuple[dict[str, float], Correct]:
@@ -262,32 +258,13 @@ class Training:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches of training images, augmented and normalised, with their labels."""
-        return self._fed(self._draw_order(), 0)
+        return self._fed(self._feed.draw(), 0)
 
     def _new_tally(self, order: Tensor) -> Tally:
         return Tally(order, self.device, scaled=self._scaler is not None)
 
-    def _draw_order(self) -> Tensor:
-        size = self.steps * self.config.batch_size
-        order = torch.randperm(len(self._train), generator=self._order)[:size].to(self.device)
-        return order.view(self.steps, -1)
-
     def _fed(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `batches`, of these images of the split [steps, n], from step `first` of the epoch."""
-        size = self.config.batch_size
-
-        def draws(batch: int) -> np.ndarray[Any, Any]:
-            return windows(self.config.seed, self.done, first + batch, size)
-
-        found = self._images.batches(
-            self._train[order.flatten()], size, draws if self._augmentation.cuts_windows else None
-        )
-        for chosen, unchanged in zip(order, found, strict=True):
-            images, labels = self._augmentation(
-                unchanged,
-                self._labels[chosen],
-                lambda each: self._team.part(each, self.config.accumulate),
-            )
+        for images, labels in self._feed.batches(order, self.done, first):
             self._answers = Answers(len(labels))
             yield images, labels
 
@@ -296,13 +273,6 @@ class Training:
         are about to do, so that a checkpoint need not hold where each of them was."""
         if self._team.count > 1:
             randomness.seed_all(data.stream(self.config.seed, "team", *which))
-
-    def _samples(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training images without augmentation, for variants that look at them."""
-        size = self.config.batch_size
-        found = self._images.batches(self._train, size, None)
-        for images, labels in zip(found, torch.split(self._labels, size), strict=True):
-            yield self._augmentation.normalised(images), labels
 
     def _plain_losses(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """`losses`, without a look at the accuracy."""
@@ -346,7 +316,7 @@ class Training:
         mine = torch.cat([chosen[:0], *(chosen[first : first + size] for first in firsts)])
         for first, part in zip(firsts, images.batches(mine, size, None), strict=True):
             truth = labels[first : first + size]
-            logits = self._logits(network, self._augmentation.normalised(part))
+            logits = self._logits(network, self._feed.augmentation.normalised(part))
             loss = F.cross_entropy(logits, truth, reduction="sum")
             correct = logits.argmax(1) == truth
             totals += torch.stack((loss, correct.sum()))
