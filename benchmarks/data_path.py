@@ -40,7 +40,7 @@ from torchvision import datasets, transforms
 from benchmarks.measured import interval, load, told
 from trainables import data
 from trainables.augment import padding_for
-from trainables.catalog.augmentations import BASES
+from trainables.catalog.augmentations import IN_MEMORY
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.training import Training
@@ -154,8 +154,7 @@ def _arrays(count: int, device: str) -> Iterator[tuple[str, dict[str, Callable[[
     for size, (channels, batch) in _SHAPES.items():
         pixels = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
         images = Images(pixels, np.arange(count) % _CLASSES)
-        bases = [base for base in BASES if base != "resized_crop_flip"]  # which takes files
-        for kind in (*bases, *(_POLICIES if channels == 3 else ())):
+        for kind in (*IN_MEMORY, *(_POLICIES if channels == 3 else ())):
             training = _training(images, kind, batch, device)
             samples = Samples(images, _transform(kind, size, channels))
             yield (

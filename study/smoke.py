@@ -20,7 +20,9 @@ from trainables import catalog
 
 _LONGEST_NAME = 64
 _TRIALS, _SEEDS, _EPOCHS = 2, 2, 2
-_BATCHES, _BATCH, _VALIDATION, _WIDTH, _SIZE = 4, 32, 64, 4, 32
+_BATCHES, _BATCH, _VALIDATION, _WIDTH = 4, 32, 64, 4
+_LARGE, _FEW = 64, 8
+"""Height of images above which a batch holds no more than these, and validation twice as many."""
 
 
 class StandIn(Data):
@@ -50,7 +52,7 @@ def smoke(spec: Spec) -> Spec:
     if budget is not None and budget.of != baseline:
         other = budget.of
     arms = {
-        name: _arm(arm, spec.tune.sampler, min(spec.workload.batch_size, _BATCH))
+        name: _arm(arm, spec.tune.sampler, min(spec.workload.batch_size, _most(spec.workload)))
         for name, arm in spec.arms.items()
         if name in (baseline, other)
     }
@@ -104,13 +106,12 @@ def _axis(span: Span) -> Span:
 
 
 def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
-    batch = min(workload.batch_size, _BATCH)
+    most = _most(workload)
+    batch = min(workload.batch_size, most)
     train = max(_BATCHES * batch, *(_largest_batch(arm) for arm in arms.values()))
-    validation = min(workload.data.validation_size, _VALIDATION)
+    validation = min(workload.data.validation_size, _VALIDATION, 2 * most)
     data = workload.data.model_dump()
     data |= {"train_size": train, "validation_size": validation, "stand_in": train + validation}
-    if not catalog.is_own(workload.model.name):  # that may need the size that it is given
-        data["image_size"] = min(workload.data.image_size, _SIZE)
     epochs = min(workload.epochs, _EPOCHS)
     warmup = workload.schedule.warmup * epochs / workload.epochs
     return workload.model_copy(
@@ -125,6 +126,12 @@ def _workload(workload: Workload, arms: Mapping[str, Arm]) -> Workload:
             "precision": "bfloat16" if workload.precision == "float16" else workload.precision,
         }
     )
+
+
+def _most(workload: Workload) -> int:
+    """Images of a batch at most."""
+    size = catalog.data_set(workload.data.name).size or workload.data.image_size
+    return _BATCH if size <= _LARGE else _FEW
 
 
 def _model(model: Model) -> Model:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainables.catalog.augmentations import BASES, POLICIES, parts
+from trainables.catalog.augmentations import IN_MEMORY, POLICIES, parts
 from trainables.data import Facts, stream
 from trainables.decoding import WINDOW_DRAWS
 
@@ -36,6 +36,8 @@ class Augmentation:
             self._policy = getattr(policies, word)
         self.cuts_windows = self._base == "resized_crop_flip"
         self._padding, self._square = padding_for(height), height // 2
+        if self.cuts_windows:  # done when the files are decoded
+            self._base, self._padding = "crop_flip", 0
         self._classes = len(facts.classes)
         self._mean = torch.tensor(facts.mean, device=device)
         self._std = torch.tensor(facts.std, device=device)
@@ -48,10 +50,7 @@ class Augmentation:
         """Images uint8 [n, C, H, W] with their labels [n] as a model takes them: float32, and
         labels [n], with mixup probabilities [n, classes]. part: keeps what this process trains on;
         draws are for all n, so that they do not depend on how many processes there are."""
-        if self.cuts_windows:  # out of the files, when they were decoded
-            images = cropped(images, "crop_flip", 0, self._generator)
-        else:
-            images = cropped(images, self._base, self._padding, self._generator)
+        images = cropped(images, self._base, self._padding, self._generator)
         if self._policy is not None:
             images = self._policy(images, self._choices)
         if not {"cutout", "mixup"} & self._extras:
@@ -96,8 +95,8 @@ def cropped(images: Tensor, kind: str, padding: int, generator: torch.Generator)
     generator: on the device of images. Returns uint8 [n, C, H, W]; `images` itself for none.
     Raises ValueError for another kind.
     """
-    if kind not in BASES:
-        raise ValueError(f"augmentation {kind!r} is not one of {', '.join(BASES)}")
+    if kind not in IN_MEMORY:
+        raise ValueError(f"augmentation {kind!r} is not one of {', '.join(IN_MEMORY)}")
     if kind == "none":
         return images
     n, channels, height, width = images.shape

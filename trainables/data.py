@@ -124,7 +124,9 @@ def load_pool(
         pool=len(images.labels),
         test=test,
         undecodable=left_out,
-        **vars(prints),
+        hash=prints.hash,
+        mean=prints.mean,
+        std=prints.std,
     )
     return images, facts
 

@@ -8,7 +8,9 @@ import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,6 +28,11 @@ _MAX_BYTES = 256 * 2**20
 """Of an image file; a larger one counts as undecodable, unread."""
 _LARGE_BYTES, _LARGE_PIXELS = 16 * 2**20, 4 * 2**20
 
+_AHEAD = 3
+"""Batches that are being decoded while another is used."""
+_BLOCK = 4
+"""Files that a thread decodes at a time."""
+
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
@@ -39,7 +46,6 @@ _one_large = threading.RLock()
 class Encoded(Protocol):
     """Image files by number."""
 
-    def __len__(self) -> int: ...
     def name(self, number: int) -> str:
         """As a message shows it."""
 
@@ -59,9 +65,6 @@ class Files:
     names: np.ndarray
     sizes: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def name(self, number: int) -> str:
         """As a message shows it."""
         return shown(self._path(number))
@@ -79,38 +82,54 @@ class Files:
             # has no size, as the files of /proc, may never end.
             if not path.is_file() or not 0 < path.stat().st_size <= _MAX_BYTES:
                 return b""
-            return path.read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             # Not counted so: the file may be fine, and the cache would leave it out for ever.
             raise DataError(f"cannot read {shown(path)}: {error.strerror}") from error
+        return data if len(data) == self.size(number) else b""  # not what was listed
 
     def _path(self, number: int) -> Path:
         return Path(self.root, os.fsdecode(self.names[number]))
 
 
-def decode_into(
+def decoded_batches(
     files: Encoded,
-    which: np.ndarray,
-    images: np.ndarray,
-    decoded: np.ndarray,
-    draws: np.ndarray | None = None,
-) -> None:
-    """Decodes the files of these numbers [n] into images uint8 [n, 3, H, H], and tells in decoded
-    bool [n] which could be; draws as of `window` [n, WINDOW_DRAWS], none for the whole.
+    wanted: Iterable[np.ndarray],
+    image_size: int,
+    threads: int,
+    draws: Callable[[int], np.ndarray] | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Numbers of files, their images, and which of them decoded; some batches ahead."""
+    pool = ThreadPoolExecutor(threads)
 
-    Raises DataError where a file may not be read.
-    """
-    for place, number in enumerate(which):
-        with _in_turn(files.size(number) > _LARGE_BYTES):
-            data = files.read(number)
-            try:
-                own = None if draws is None else draws[place]
-                images[place] = decode(data, images.shape[-1], own)
-                decoded[place] = True
-            except MemoryError:
-                raise
-            except Exception:  # noqa: S110  Pillow fails in many ways; decoded tells which file
-                pass
+    def begun(batch: int, numbers: np.ndarray) -> _Batch:
+        images = np.zeros((len(numbers), 3, image_size, image_size), np.uint8)
+        decoded = np.zeros(len(numbers), bool)
+        own = None if draws is None else draws(batch)
+        parts = (slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK))
+        work = [
+            pool.submit(
+                _decode_into,
+                files,
+                numbers[part],
+                images[part],
+                decoded[part],
+                None if own is None else own[part],
+            )
+            for part in parts
+        ]
+        return _Batch(numbers, images, decoded, work)
+
+    under_way: deque[_Batch] = deque()
+    try:
+        for batch, numbers in enumerate(wanted):
+            under_way.append(begun(batch, numbers))
+            if len(under_way) > _AHEAD:
+                yield under_way.popleft().finished()
+        while under_way:
+            yield under_way.popleft().finished()
+    finally:  # also where nobody asks for the rest
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def decode(data: bytes, image_size: int, draws: np.ndarray | None = None) -> np.ndarray:
@@ -125,6 +144,9 @@ def decode(data: bytes, image_size: int, draws: np.ndarray | None = None) -> np.
 
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         width, height = image.size
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and width * height > most:  # Pillow only warns, up to twice as many
+            raise ValueError(f"{width} x {height} pixels are more than {most}")
         wanted = 2 * image_size, 2 * image_size
         if draws is not None:
             left, top, right, bottom = window(width, height, draws)
@@ -183,14 +205,56 @@ def window(width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, i
 
 
 @contextlib.contextmanager
-def pillow_errors() -> Iterator[None]:
-    """Makes Pillow refuse an image with more pixels than it warns of, and say nothing else."""
-    from PIL import Image
-
+def quietly() -> Iterator[None]:
+    """Keeps what Pillow has to say of a damaged image from the terminal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    numbers: np.ndarray
+    images: np.ndarray
+    decoded: np.ndarray
+    work: list[Future[None]]
+
+    def finished(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        for each in self.work:
+            each.result()
+        return self.numbers, self.images, self.decoded
+
+
+def _decode_into(
+    files: Encoded,
+    which: np.ndarray,
+    images: np.ndarray,
+    decoded: np.ndarray,
+    draws: np.ndarray | None = None,
+) -> None:
+    """Decodes the files of these numbers [n] into images uint8 [n, 3, H, H], and tells in decoded
+    bool [n] which could be; draws as of `window` [n, WINDOW_DRAWS], none for the whole.
+
+    Raises DataError where a file may not be read.
+    """
+    for place, number in enumerate(which):
+        with _in_turn(files.size(number) > _LARGE_BYTES):
+            data = files.read(number)
+            try:
+                own = None if draws is None else draws[place]
+                images[place] = decode(data, images.shape[-1], own)
+                decoded[place] = True
+            except MemoryError:
+                raise
+            except Exception:  # noqa: S110  Pillow fails in many ways; decoded tells which file
+                pass
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from trainables import data
 from trainables.augment import Augmentation, windows
 from trainables.config import Config
 from trainables.data import Facts, Split
-from trainables.sources import Source, on_device
+from trainables.sources import Source, as_tensor
+from trainables.team import Team
 
 
 class Feed:
     """Order and augmentation of a trial's training images.
 
-    source: of the pool, of which the split takes its part. part: keeps of a batch what this process
-    trains on. Raises ValueError where there is no whole batch.
+    source: of the pool, of which the split takes its part. team: of which this process trains on
+    its part of each batch. Raises ValueError where there is no whole batch.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class Feed:
         split: Split,
         facts: Facts,
         device: torch.device,
-        part: Callable[[Tensor], Tensor],
+        team: Team,
     ) -> None:
         self.steps = len(split.train) // config.batch_size
         if not self.steps:
@@ -41,10 +42,10 @@ class Feed:
         self.augmentation = Augmentation(config.augment, facts, device, config.seed)
         self._seed, self._size = config.seed, config.batch_size
         self._source = source
-        self._part = part
+        self._team, self._slices = team, config.accumulate
         self._device = device
-        self._train = on_device(split.train, device)
-        self._labels = on_device(split.train_labels, device)
+        self._train = as_tensor(split.train, device)
+        self._labels = as_tensor(split.train_labels, device)
         self._order = torch.Generator().manual_seed(data.stream(config.seed, "order"))
 
     def draw(self) -> Tensor:
@@ -62,17 +63,17 @@ class Feed:
 
         rest = order[first:]
         found = self._source.batches(
-            self._train[rest.flatten()],
-            self._size,
-            draws if self.augmentation.cuts_windows else None,
+            list(self._train[rest]), draws if self.augmentation.cuts_windows else None
         )
         for chosen, images in zip(rest, found, strict=True):
-            yield self.augmentation(images, self._labels[chosen], self._part)
+            yield self.augmentation(
+                images, self._labels[chosen], lambda each: self._team.part(each, self._slices)
+            )
 
     def plain(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All images of the split in its order, without augmentation, for variants that look at
         them."""
-        found = self._source.batches(self._train, self._size, None)
+        found = self._source.batches(torch.split(self._train, self._size))
         for images, labels in zip(found, torch.split(self._labels, self._size), strict=True):
             yield self.augmentation.normalised(images), labels
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 
 from trainables import standin
 from trainables.data import Facts, Images, stand_in_images
-from trainables.decoding import pillow_errors
+from trainables.decoding import cores, decoded_batches, quietly
 from trainables.fingerprint import Fingerprint, fingerprint, in_blocks
 from trainables.images import (
     Listing,
@@ -23,11 +24,24 @@ from trainables.images import (
     list_both,
     undecodable,
 )
-from trainables.streaming import Pictures, Streamed, StreamedImages, decoded_batches
+from trainables.streaming import Pictures, Streamed, StreamedImages
 from trainables.whole import written_whole
 
-_BLOCK = 1024
-"""Images that are looked at together."""
+_BLOCK = 2**26
+"""Pixels that are looked at together."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a survey."""
+
+    undecodable: list[Annotated[int, Field(ge=0)]]
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+_KEPT = TypeAdapter(_Kept)
 
 
 def stream_pool(
@@ -50,7 +64,9 @@ def stream_pool(
         pool=len(images.labels),
         test=test,
         undecodable=left_out,
-        **vars(prints),
+        hash=prints.hash,
+        mean=prints.mean,
+        std=prints.std,
     )
 
 
@@ -105,39 +121,42 @@ def _surveyed(listing: Listing, image_size: int) -> tuple[np.ndarray, Fingerprin
     labels = np.array(listing.labels, np.int64)
 
     def looked(numbers: np.ndarray) -> Fingerprint:
-        blocks = (numbers[i : i + _BLOCK] for i in range(0, len(numbers), _BLOCK))
+        size = max(1, _BLOCK // (3 * image_size**2))
+        blocks = (numbers[i : i + size] for i in range(0, len(numbers), size))
 
         def looked_at() -> Iterator[np.ndarray]:
-            for which, images, flags in decoded_batches(
-                files, blocks, image_size, os.cpu_count() or 1
-            ):
+            for which, images, flags in decoded_batches(files, blocks, image_size, cores()):
                 found[which] = flags
                 yield images
 
         shape = len(numbers), 3, image_size, image_size
         return fingerprint(listing.classes, shape, looked_at(), labels[numbers])
 
-    with pillow_errors():
-        prints = looked(np.arange(len(files)))
-        if not found.all():  # it is of those alone that decode
-            prints = looked(np.flatnonzero(found))
+    every = np.arange(len(found))
+    with quietly():
+        prints = looked(every)
+        while not found[every].all():  # it is of those alone that decode
+            every = np.flatnonzero(found)
+            prints = looked(every)
     return found, prints
 
 
 def _load(listing: Listing, image_size: int) -> tuple[np.ndarray, Fingerprint] | None:
     """What _store wrote, or None where it is absent or damaged."""
     try:
-        kept = json.loads(cache_file(listing, image_size, "survey.json").read_text())
-        decoded = np.ones(len(listing.files), bool)
-        decoded[kept["undecodable"]] = False
-        return decoded, Fingerprint(kept["hash"], tuple(kept["mean"]), tuple(kept["std"]))
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        kept = _KEPT.validate_json(cache_file(listing, image_size, "survey.json").read_bytes())
+    except (OSError, ValueError):
         return None
+    decoded = np.ones(len(listing.files), bool)
+    if any(number >= len(decoded) for number in kept.undecodable):
+        return None
+    decoded[list(kept.undecodable)] = False
+    return decoded, Fingerprint(kept.hash, kept.mean, kept.std)
 
 
 def _store(listing: Listing, image_size: int, decoded: np.ndarray, prints: Fingerprint) -> None:
     path = cache_file(listing, image_size, "survey.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"undecodable": np.flatnonzero(~decoded).tolist(), **asdict(prints)}
+    content = {"undecodable": np.flatnonzero(~decoded).tolist(), **vars(prints)}
     with written_whole(path) as file:
         file.write(json.dumps(content).encode())

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from trainables.data_error import DataError, printable, shown
-from trainables.decoding import Files, decode_into, pillow_errors
+from trainables.decoding import Files, cores, decoded_batches, quietly
 from trainables.whole import written_whole
 
 Part = Literal["train", "test"]
@@ -23,7 +22,7 @@ _LAYOUT = "expected ROOT/train/CLASS/ and ROOT/test/CLASS/ with image files in e
 _NOT_IMAGES = {"thumbs.db", "desktop.ini"}
 _CACHE_VERSION = 1
 _BLOCK = 128
-"""Files that a thread decodes at a time."""
+"""Files that are decoded together."""
 
 
 @dataclass(frozen=True)
@@ -144,21 +143,17 @@ def encoded(listing: Listing) -> Files:
 
 
 def _decode_all(listing: Listing, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    files = encoded(listing)
-    count = len(files)
+    files, count = encoded(listing), len(listing.files)
     images = np.zeros((count, 3, image_size, image_size), np.uint8)
     decoded = np.zeros(count, bool)
-
-    def block(start: int) -> None:
-        part = slice(start, start + _BLOCK)
-        decode_into(files, np.arange(count)[part], images[part], decoded[part])
-
+    blocks = (np.arange(i, min(i + _BLOCK, count)) for i in range(0, count, _BLOCK))
     # Tiny files are mostly work in Python, where threads get in each other's way: 2 of them take
     # twice the time of one for CIFAR-10.
     tiny = files.sizes.sum() < 4096 * count
-    workers = 1 if tiny else min(8, os.cpu_count() or 1)
-    with pillow_errors(), ThreadPoolExecutor(workers) as threads:
-        list(threads.map(block, range(0, count, _BLOCK)))
+    threads = 1 if tiny else min(8, cores())
+    with quietly():
+        for which, found, flags in decoded_batches(files, blocks, image_size, threads):
+            images[which], decoded[which] = found, flags
     images = images if decoded.all() else images[decoded]
     images.flags.writeable = False
     return images, decoded

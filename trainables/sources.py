@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,11 +17,12 @@ class Source(Protocol):
     """Images uint8 [n, C, H, W], by position."""
 
     def batches(
-        self, positions: Tensor, size: int, draws: Callable[[int], np.ndarray] | None
+        self, positions: Sequence[Tensor], draws: Callable[[int], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
-        """The images at these positions, on the device, `size` at a time and in the end the rest.
+        """The images at each of these positions in turn, on the device.
 
-        draws: as of Streamed.batches, where windows are cut out of the files.
+        draws: as of Streamed.batches, where windows are cut out of the files. Raises ValueError
+        where images that lie in memory are to be cut.
         """
 
 
@@ -29,10 +30,10 @@ def source(images: np.ndarray | Streamed, device: torch.device) -> Source:
     """Of images that lie in memory, and then on the device, or in files."""
     if isinstance(images, Streamed):
         return _Files(images, device)
-    return _Memory(on_device(images, device))
+    return _Memory(as_tensor(images, device))
 
 
-def on_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def as_tensor(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """The array as a tensor on the device, without a copy where it lies there already."""
     # Arrays from Ray's object store are read-only, which torch has no word for; nothing here
     # writes to them.
@@ -46,10 +47,11 @@ class _Memory:
         self._images = images
 
     def batches(
-        self, positions: Tensor, size: int, draws: Callable[[int], np.ndarray] | None
+        self, positions: Sequence[Tensor], draws: Callable[[int], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
-        for part in torch.split(positions, size):
-            yield self._images[part]
+        if draws is not None:
+            raise ValueError("windows are cut out of files, and these images lie in memory")
+        return (self._images[each] for each in positions)
 
 
 class _Files:
@@ -58,9 +60,12 @@ class _Files:
         self._device = device
 
     def batches(
-        self, positions: Tensor, size: int, draws: Callable[[int], np.ndarray] | None
+        self, positions: Sequence[Tensor], draws: Callable[[int], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
-        parts = [part.numpy() for part in torch.split(positions.cpu(), size)]
+        if not positions:
+            return
+        every = torch.cat(list(positions)).cpu()  # the device is waited for once
+        parts = [part.numpy() for part in torch.split(every, [len(each) for each in positions])]
         # As many threads as the trial holds cores: on a GPU they have little else to do.
         for images in self._images.batches(parts, torch.get_num_threads(), draws):
             batch = torch.from_numpy(images)

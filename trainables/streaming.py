@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,12 +11,7 @@ import numpy as np
 
 from trainables.data import Images
 from trainables.data_error import DataError
-from trainables.decoding import Encoded, decode_into
-
-_AHEAD = 3
-"""Batches that are being decoded while another is used."""
-_BLOCK = 16
-"""Files that a thread decodes at a time."""
+from trainables.decoding import Encoded, cores, decoded_batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +32,7 @@ class Streamed:
 
     def __getitem__(self, positions: slice | np.ndarray) -> np.ndarray:
         wanted = np.arange(len(self.which))[positions]
-        [images] = self.batches([wanted], os.cpu_count() or 1)
+        [images] = self.batches([wanted], cores())
         return images
 
     def batches(
@@ -85,9 +77,6 @@ class Pictures:
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
 
-    def __len__(self) -> int:
-        return len(self._images)
-
     def name(self, number: int) -> str:
         """As a message shows it."""
         return f"image {number}"
@@ -103,56 +92,3 @@ class Pictures:
         file = io.BytesIO()
         Image.fromarray(self._images[number].transpose(1, 2, 0)).save(file, "PNG")
         return file.getvalue()
-
-
-def decoded_batches(
-    files: Encoded,
-    wanted: Iterable[np.ndarray],
-    image_size: int,
-    threads: int,
-    draws: Callable[[int], np.ndarray] | None = None,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Numbers of files, their images, and which of them decoded; some batches ahead."""
-    pool = ThreadPoolExecutor(threads)
-
-    def begun(batch: int, numbers: np.ndarray) -> _Batch:
-        images = np.zeros((len(numbers), 3, image_size, image_size), np.uint8)
-        decoded = np.zeros(len(numbers), bool)
-        own = None if draws is None else draws(batch)
-        parts = (slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK))
-        work = [
-            pool.submit(
-                decode_into,
-                files,
-                numbers[part],
-                images[part],
-                decoded[part],
-                None if own is None else own[part],
-            )
-            for part in parts
-        ]
-        return _Batch(numbers, images, decoded, work)
-
-    under_way: deque[_Batch] = deque()
-    try:
-        for batch, numbers in enumerate(wanted):
-            under_way.append(begun(batch, numbers))
-            if len(under_way) > _AHEAD:
-                yield under_way.popleft().finished()
-        while under_way:
-            yield under_way.popleft().finished()
-    finally:  # also where nobody asks for the rest
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    numbers: np.ndarray
-    images: np.ndarray
-    decoded: np.ndarray
-    work: list[Future[None]]
-
-    def finished(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        for each in self.work:
-            each.result()
-        return self.numbers, self.images, self.decoded

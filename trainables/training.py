@@ -21,8 +21,8 @@ from trainables.diagnostics import Diagnostics
 from trainables.feed import Feed
 from trainables.models import make_model
 from trainables.sam import SharpnessAware
-from trainables.sam.memory import on_device as moved
-from trainables.sources import Source, on_device, source
+from trainables.sam.memory import on_device
+from trainables.sources import Source, as_tensor, source
 from trainables.streaming import AnyImages
 from trainables.tally import Answers, Tally
 from trainables.team import Team
@@ -58,9 +58,9 @@ def build(config: Config, facts: Facts) -> nn.Module:
 class Training:
     """One trial: `epoch()` trains and validates, `test()` scores the test set.
 
-    pool: images that are not test, kept on `device` as uint8. team: the processes that train this
-    trial, each with such an object; what it tells is of whole batches, the same in all. Raises
-    ValueError where model, subset and data do not fit each other, or the team.
+    pool: images that are not test, kept on `device` as uint8 or in their files. team: the processes
+    that train this trial, each with such an object; what it tells is of whole batches, the same in
+    all. Raises ValueError where model, subset and data do not fit each other, or the team.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class Training:
             self._split,
             facts,
             self.device,
-            lambda each: self._team.part(each, config.accumulate),
+            self._team,
         )
         self.steps = self._feed.steps
-        self._validation = on_device(self._split.validation, self.device)
-        self._validation_labels = on_device(pool.labels[self._split.validation], self.device)
+        self._validation = as_tensor(self._split.validation, self.device)
+        self._validation_labels = as_tensor(pool.labels[self._split.validation], self.device)
 
         # Model code draws from global generators: initialisation, and dropout later on.
         randomness.seed_all(data.stream(config.seed, "initialisation"))
@@ -158,7 +158,7 @@ class Training:
         """As of `batches`, for the next step of the epoch under way."""
         assert self._tally is not None
         if self._batches is None:
-            self._batches = self._fed(self._tally.order, self._tally.step)
+            self._batches = self._feed.batches(self._tally.order, self.done, self._tally.step)
         return next(self._batches)
 
     def count(self, loss: Tensor) -> None:
@@ -214,7 +214,7 @@ class Training:
             **self._feed.state_dict(),
             "random": randomness.state(self.device),
         }
-        copies: dict[str, Any] = moved(state, torch.device("cpu"))
+        copies: dict[str, Any] = on_device(state, torch.device("cpu"))
         return {"done": self.done, "schedule": self._schedule.state_dict(), **copies}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -241,13 +241,14 @@ class Training:
         count = len(images.labels)
         every = torch.arange(count, device=self.device)
         right = torch.zeros(count, dtype=torch.uint8, device=self.device)
-        labels = on_device(images.labels, self.device)
+        labels = as_tensor(images.labels, self.device)
         loss, accuracy = self._evaluate(source(images.images, self.device), every, labels, right)
         correct = Correct(count, np.packbits(right.cpu().numpy()).tobytes())
         return {"test_loss": loss, "test_accuracy": accuracy}, correct
 
     def step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """One update of the weights with one of `batches`; the mean loss at w, on the device."""
+        self.expect(len(batch[1]))
         return self.optimizer.step(
             self.losses,
             batch,
@@ -256,17 +257,16 @@ class Training:
             accumulate=self.config.accumulate,
         )
 
+    def expect(self, answers: int) -> None:
+        """Begins to count the right ones among so many answers, those of a step."""
+        self._answers = Answers(answers)
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """An epoch's batches of training images, augmented and normalised, with their labels."""
-        return self._fed(self._feed.draw(), 0)
+        return self._feed.batches(self._feed.draw(), self.done, 0)
 
     def _new_tally(self, order: Tensor) -> Tally:
         return Tally(order, self.device, scaled=self._scaler is not None)
-
-    def _fed(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._feed.batches(order, self.done, first):
-            self._answers = Answers(len(labels))
-            yield images, labels
 
     def _seed(self, *which: int) -> None:
         """Seeds what model code draws from, where processes must draw differently: by what they
@@ -311,10 +311,9 @@ class Training:
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         team = self._team
         size = self.config.eval_batch
-        ours = slice(team.rank * size, None, team.count * size)
-        firsts = range(len(chosen))[ours]
-        mine = torch.cat([chosen[:0], *(chosen[first : first + size] for first in firsts)])
-        for first, part in zip(firsts, images.batches(mine, size, None), strict=True):
+        firsts = range(0, len(chosen), size)[team.rank :: team.count]
+        ours = images.batches([chosen[first : first + size] for first in firsts])
+        for first, part in zip(firsts, ours, strict=True):
             truth = labels[first : first + size]
             logits = self._logits(network, self._feed.augmentation.normalised(part))
             loss = F.cross_entropy(logits, truth, reduction="sum")

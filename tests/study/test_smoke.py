@@ -108,13 +108,13 @@ def test_a_data_set_needs_no_root() -> None:
     assert smoke.load(PHOTOGRAPHS, ["workload.data.image_size=16"]).workload.data.image_size == 16
 
 
-def test_images_are_small_and_still_streamed() -> None:
+def test_large_images_are_few_and_still_streamed() -> None:
     large = ["workload.data.image_size=224", "workload.data.stream=true"]
     large.append("workload.data.augment=resized_crop_flip")
-    data = smoke.load(PHOTOGRAPHS, large).workload.data
-    assert (data.image_size, data.stream, data.augment) == (32, True, "resized_crop_flip")
-    own = "workload.model={name: 'my.nets:make'}"
-    assert smoke.load(PHOTOGRAPHS, [*large, own]).workload.data.image_size == 224
+    workload = smoke.load(PHOTOGRAPHS, large).workload
+    data = workload.data
+    assert (data.image_size, data.stream, data.augment) == (224, True, "resized_crop_flip")
+    assert (workload.batch_size, data.train_size, data.validation_size) == (8, 32, 16)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import hashlib
 import json
 import pickle
+import shutil
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,15 @@ from torchvision.transforms import RandomResizedCrop
 
 from tests.trainables.test_images import saved
 from trainables import data, folder
-from trainables.augment import windows
+from trainables.augment import cropped, windows
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.data_error import DataError
-from trainables.decoding import WINDOW_DRAWS, decode, window
+from trainables.decoding import WINDOW_DRAWS, decode, decoded_batches, window
+from trainables.images import list_part
 from trainables.loading import Loader
+from trainables.measures.robustness import corruptions
+from trainables.measures.subject import Subject
 from trainables.streaming import Streamed, StreamedImages
 from trainables.training import Training
 
@@ -115,7 +121,11 @@ def test_a_folder_is_looked_at_once(
         patch.setattr(folder, "decoded_batches", refuse)
         assert streamed(root)[1] == first
     content = kept.read_text()
-    for damaged in ("", "[]", "{", content.replace("undecodable", "x"), '{"undecodable": [99999]}'):
+    fields = json.loads(content)
+    changes: list[dict[str, object]] = [{"undecodable": [99999]}, {"undecodable": [-1]}]
+    changes += [{"undecodable": True}, {"hash": 5}, {"mean": "abc"}, {"std": [0.1]}]
+    wrong = [json.dumps(fields | change) for change in changes]
+    for damaged in ("", "[]", "{", content.replace("undecodable", "x"), *wrong):
         kept.write_text(damaged)
         assert streamed(root)[1] == first
     assert json.loads(kept.read_text()) == json.loads(content)
@@ -149,15 +159,33 @@ def test_batches_come_in_order_whatever_the_threads(root: Path, threads: int, si
 
 def test_who_stops_asking_leaves_no_thread(root: Path) -> None:
     files = streamed(root)[0].images
-    before = threading.active_count()
+    before = set(threading.enumerate())
     batches = files.batches([np.arange(60)] * 50, 3)
     next(batches)
-    assert threading.active_count() > before
+    begun = set(threading.enumerate()) - before
+    assert begun
     batches.close()  # type: ignore[attr-defined]
-    for thread in threading.enumerate():
-        if "ThreadPoolExecutor" in thread.name:
-            thread.join(10)
-    assert threading.active_count() == before
+    for thread in begun:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in begun)
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_a_trial_that_is_dropped_gives_its_memory_back_at_once(
+    root: Path, in_files: bool, steps: int
+) -> None:
+    images, facts = streamed(root) if in_files else held(root)
+    training = Training(CONFIG, images, facts)
+    left = iter([False] * (steps - 1) + [True])
+    training.advance(lambda: next(left))  # all 5 steps are an epoch
+    gone = weakref.ref(training._images)
+    gc.disable()
+    try:
+        del training
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_changed_since_is_named(root: Path, tmp_path: Path) -> None:
@@ -166,6 +194,61 @@ def test_a_file_that_changed_since_is_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cat/00.jpg is missing or no longer the image") as caught:
         next(missing.batches([np.arange(4)], 2))
     assert "every node" in str(caught.value)
+
+
+def test_another_image_in_the_place_of_one_is_noticed(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    files = streamed(other)[0].images
+    Image.new("RGB", (20, 20), (9, 9, 9)).save(other / "train" / "cat" / "03.jpg")
+    with pytest.raises(DataError, match=r"cat/03.jpg is missing or no longer the image"):
+        next(files.batches([np.arange(5)], 2))
+
+
+def test_a_file_that_breaks_while_the_folder_is_looked_at_is_left_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    look = decoded_batches
+    passes = [0]
+
+    def breaking(*arguments: Any) -> Any:
+        passes[0] += 1
+        if passes[0] == 2:  # the first found a broken file, so all are looked at again
+            (other / "train" / "dog" / "07.jpg").write_bytes(b"broken now")
+        return look(*arguments)
+
+    monkeypatch.setattr(folder, "decoded_batches", breaking)
+    found = folder._surveyed(list_part(other, "train"), SIZE)
+    monkeypatch.undo()
+    assert passes[0] == 3
+    again = folder._surveyed(list_part(other, "train"), SIZE)
+    assert found[1] == again[1]
+    assert np.array_equal(found[0], again[0])
+
+
+def test_windows_are_cut_of_files_alone(root: Path) -> None:
+    images, facts = held(root)
+    training = Training(replace(CONFIG, augment="resized_crop_flip"), images, facts)
+    with pytest.raises(ValueError, match="these images lie in memory"):
+        training.epoch()
+    with pytest.raises(ValueError, match="augmentation 'resized_crop_flip' is not one of"):
+        cropped(torch.zeros(1, 3, 8, 8), "resized_crop_flip", 1, torch.Generator())
+
+
+def test_what_is_measured_is_that_of_memory(root: Path) -> None:
+    found = []
+    for images, facts in (held(root), streamed(root)):
+        model = Training(CONFIG, images, facts).model.eval()
+        mean, std = torch.tensor(facts.mean), torch.tensor(facts.std)
+        train, labels = np.arange(40), images.labels[:40]
+        one = Subject(model, {}, CONFIG, torch.device("cpu"), mean, std, images, train, labels)
+        rows = list(corruptions(one, images))
+        found.append(
+            (rows, one.score(one.training_batches(40)), one.score(one.test_batches(images)))
+        )
+    assert found[0] == found[1]
 
 
 def test_what_ray_sends_is_small_and_the_same(root: Path) -> None:

@@ -79,5 +79,6 @@ class GroupRun:
 
 def _turn(training: Training) -> Turn:
     images, labels = training.next_batch()
+    training.expect(len(labels))
     losses = partial(training.losses_of, labels)
     return Turn(training.optimizer, images, losses, training.config.clip_norm)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-BASES = ("none", "crop", "crop_flip", "resized_crop_flip")
+IN_MEMORY = ("none", "crop", "crop_flip")
+BASES = (*IN_MEMORY, "resized_crop_flip")
 POLICIES = ("autoaugment", "randaugment")
 EXTRAS = (*POLICIES, "cutout", "mixup")
 """What may follow a base, in this order; one policy at most."""

@@ -17,7 +17,7 @@ from trainables.checkpoint import unpacked
 from trainables.config import Config
 from trainables.data import Facts, Images
 from trainables.sam import perturbed_parameters
-from trainables.sources import on_device
+from trainables.sources import as_tensor, source
 from trainables.storage import open_storage, weights_of
 from trainables.streaming import AnyImages
 from trainables.training import build
@@ -100,12 +100,10 @@ class Subject:
             yield normalise(inputs, self.mean, self.std), labels
 
     def _cut(self, images: AnyImages, size: int) -> Iterator[Batch]:
-        for first in range(0, len(images.labels), size):
-            part = slice(first, first + size)
-            yield (
-                on_device(images.images[part], self.device),
-                on_device(images.labels[part], self.device),
-            )
+        every = torch.arange(len(images.labels), device=self.device)
+        found = source(images.images, self.device).batches(torch.split(every, size))
+        labels = torch.split(as_tensor(images.labels, self.device), size)
+        return zip(found, labels, strict=True)
 
 
 def load(
