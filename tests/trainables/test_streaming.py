@@ -239,15 +239,15 @@ def test_windows_are_cut_of_files_alone(root: Path) -> None:
 
 def test_what_is_measured_is_that_of_memory(root: Path) -> None:
     found = []
-    for images, facts in (held(root), streamed(root)):
+    few, _ = data.load_test("imagefolder", root=root, image_size=SIZE)
+    in_files, _ = folder.stream_test("imagefolder", root, SIZE, None)
+    for (images, facts), test in ((held(root), few), (streamed(root), in_files)):
         model = Training(CONFIG, images, facts).model.eval()
         mean, std = torch.tensor(facts.mean), torch.tensor(facts.std)
         train, labels = np.arange(40), images.labels[:40]
         one = Subject(model, {}, CONFIG, torch.device("cpu"), mean, std, images, train, labels)
-        rows = list(corruptions(one, images))
-        found.append(
-            (rows, one.score(one.training_batches(40)), one.score(one.test_batches(images)))
-        )
+        rows = list(corruptions(one, test))
+        found.append((rows, one.score(one.training_batches(40)), one.score(one.test_batches(test))))
     assert found[0] == found[1]
 
 
