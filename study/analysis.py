@@ -38,6 +38,7 @@ class ArmSummary:
 
     chosen: hyperparameters of its confirm trials, {} where there is nothing to tune. validation:
     search trials with exactly these. confirm_validation: the confirm trials on validation data.
+    rivals: other configurations of the search that validated about as well: see `_rivals`.
     diverged, failed, pruned: trials per stage. epochs: trained
     in each stage, by all trials together. gradient_evaluations: a whole training run, mean over
     the finished confirm trials. seconds_per_epoch: median over the confirm stage. perturbed_share:
@@ -49,6 +50,7 @@ class ArmSummary:
     validation: Sample | None
     confirm_validation: Sample | None
     test: Sample | None
+    rivals: int
     diverged: Mapping[Stage, int]
     failed: Mapping[Stage, int]
     pruned: Mapping[Stage, int]
@@ -120,6 +122,7 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
         validation=sample(score(r, "validation_accuracy") for r in same),
         confirm_validation=sample(score(r, "validation_accuracy") for r in confirm),
         test=sample(score(r, "test_accuracy") for r in confirm),
+        rivals=_rivals(spec, chosen or {}, search),
         diverged=_count("diverged", search, confirm),
         failed=_count("failed", search, confirm),
         pruned=_count("pruned", search, confirm),
@@ -132,6 +135,25 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
         perturbed_share=next(shares, None),
         at_edge=_edges(spec.arms[arm], chosen or {}, search),
     )
+
+
+def _rivals(spec: Spec, chosen: Mapping[str, Value], search: list[Result]) -> int:
+    """Configurations other than the chosen one whose mean validation accuracy is below its own by
+    no more than the standard error of a difference between two accuracies on so many images."""
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    by_index: dict[int, list[Result]] = {}
+    for each in search:
+        by_index.setdefault(each.trial.index, []).append(each)
+    for runs in by_index.values():
+        found = sample(score(r, "validation_accuracy") for r in runs)
+        if found is not None:
+            scores[dict(runs[0].trial.hyperparameters) == chosen].append(found.mean)
+    if not chosen or not scores[True]:
+        return 0
+    best = max(scores[True])
+    images = spec.workload.data.validation_size * spec.tune.search_seeds
+    error = math.sqrt(2 * best * (100 - best) / images)
+    return sum(mean >= best - error for mean in scores[False])
 
 
 def edge(arm: Arm, key: str, point: Mapping[str, Value], search: Sequence[Result]) -> End | None:
@@ -207,6 +229,14 @@ def warnings(spec: Spec, arms: Sequence[ArmSummary]) -> list[str]:
         for method in arm.methods
         if (span := method.rho or arm.search.get("rho")) is not None and span.borrowed
     ]
+    if spec.tune.search_seeds == 1 and any(arm.rivals for arm in arms):
+        told = ", ".join(f"{arm.arm} {arm.rivals}" for arm in arms if arm.rivals)
+        texts.append(
+            f"One search seed with {spec.workload.data.validation_size} validation images cannot "
+            f"tell what it chose from other configurations within a standard error ({told}): "
+            "another seed may choose another, and a word of the verdict may change; "
+            "tune.search_seeds runs each on several."
+        )
     stages: tuple[Stage, ...] = ("search", "confirm")
     for arm in arms:
         for stage in stages:

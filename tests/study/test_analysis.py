@@ -115,6 +115,32 @@ def test_a_best_value_at_either_end_of_what_was_tried_is_told() -> None:
     assert edges(make_spec(), inner) == ()
 
 
+def test_configurations_that_one_seed_cannot_tell_from_the_chosen_one_are_counted() -> None:
+    def told(spec: Spec, scores: list[float]) -> tuple[int, list[str]]:
+        def truth(trial: Trial) -> float:
+            if trial.arm != "sam_on":
+                return 80.0 - 10 * trial.index
+            return scores[trial.index]
+
+        arms = analysis.summarize(spec, make_contents(spec, truth, noise=0).results)
+        texts = [t for t in analysis.warnings(spec, arms) if t.startswith("One search seed")]
+        return arms[-1].rivals, texts
+
+    # 300 images, 90 %: the standard error of a difference is 100 sqrt(2 x 0.9 x 0.1 / 300) = 2.45.
+    spec = make_spec("tune.trials_per_arm=4", "confirm.seeds=4")
+    rivals, [text] = told(spec, [90.0, 87.6, 87.5, 89.9])
+    assert rivals == 2
+    assert text == (
+        "One search seed with 300 validation images cannot tell what it chose from other "
+        "configurations within a standard error (sam_on 2): another seed may choose another, and a "
+        "word of the verdict may change; tune.search_seeds runs each on several."
+    )
+    assert told(spec, [90.0, 80.0, 70.0, 60.0]) == (0, [])
+    # On four seeds each, as many images again: 1.22.
+    several = spec.model_copy(update={"tune": spec.tune.model_copy(update={"search_seeds": 4})})
+    assert told(several, [90.0, 88.9, 88.7, 89.9]) == (2, [])
+
+
 def test_choices_have_edges_too_unless_there_are_only_two() -> None:
     three = make_spec(
         "arms.sam_on.search={rho: {choices: [0.1, 0.5, 2.0]}}", "arms.sam_on.trials=8"
