@@ -155,7 +155,11 @@ def test_what_a_process_trains_on_does_not_depend_on_how_many_there_are(kind: st
 @pytest.mark.parametrize(
     ("kind", "channels", "told"),
     [
-        ("flip", 3, "unknown augmentation 'flip'; allowed: none, crop, crop_flip, followed by"),
+        (
+            "flip",
+            3,
+            "unknown augmentation 'flip'; allowed: none, crop, crop_flip, resized_crop_flip, followed by",
+        ),
         ("crop+mixup+cutout", 3, "in this order"),
         ("crop+autoaugment+randaugment", 3, r"\+autoaugment or \+randaugment"),
         ("crop+cutout+cutout", 3, "unknown augmentation"),
