@@ -158,7 +158,7 @@ def test_what_a_process_trains_on_does_not_depend_on_how_many_there_are(kind: st
         (
             "flip",
             3,
-            "unknown augmentation 'flip'; allowed: none, crop, crop_flip, resized_crop_flip, followed by",
+            "unknown augmentation 'flip'; allowed: none, crop, crop_flip, resized_crop_flip, foll",
         ),
         ("crop+mixup+cutout", 3, "in this order"),
         ("crop+autoaugment+randaugment", 3, r"\+autoaugment or \+randaugment"),
