@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from study import importance, stages
+from study import decide, importance, stages
 from study.records import Result, Stage, Status, Value
 from study.spec import Arm, Span, Spec
 
@@ -140,20 +140,14 @@ def _summary(spec: Spec, arm: str, search: list[Result], confirm: list[Result]) 
 def _rivals(spec: Spec, chosen: Mapping[str, Value], search: list[Result]) -> int:
     """Configurations other than the chosen one whose mean validation accuracy is below its own by
     no more than the standard error of a difference between two accuracies on so many images."""
-    scores: dict[bool, list[float]] = {True: [], False: []}
-    by_index: dict[int, list[Result]] = {}
-    for each in search:
-        by_index.setdefault(each.trial.index, []).append(each)
-    for runs in by_index.values():
-        found = sample(score(r, "validation_accuracy") for r in runs)
-        if found is not None:
-            scores[dict(runs[0].trial.hyperparameters) == chosen].append(found.mean)
-    if not chosen or not scores[True]:
+    finished = [runs for runs in decide.ranked(search) if decide.status(runs) == "finished"]
+    others = [r for r in finished if dict(r[0].trial.hyperparameters) != chosen]
+    if not chosen or len(others) == len(finished):
         return 0
-    best = max(scores[True])
+    best = max(decide.score(runs) for runs in finished if runs not in others)
     images = spec.workload.data.validation_size * spec.tune.search_seeds
     error = math.sqrt(2 * best * (100 - best) / images)
-    return sum(mean >= best - error for mean in scores[False])
+    return sum(decide.score(runs) >= best - error for runs in others)
 
 
 def edge(arm: Arm, key: str, point: Mapping[str, Value], search: Sequence[Result]) -> End | None:

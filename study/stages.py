@@ -241,6 +241,6 @@ def _config(spec: Spec, name: str, point: Mapping[str, Value], seed: int) -> dic
 
 
 def data_place(spec: Spec) -> dict[str, Any]:
-    """The arguments of trainables.data.load_pool and load_test."""
+    """What trainables.loading takes as the place of a data set."""
     keys = {"name", "root", "image_size", "split_seed", "stream", "stand_in"}
     return spec.workload.data.model_dump(include=keys)

@@ -28,7 +28,7 @@ from trainables.streaming import Pictures, Streamed, StreamedImages
 from trainables.whole import written_whole
 
 _BLOCK = 2**26
-"""Pixels that are looked at together."""
+"""Bytes of decoded images that are looked at together."""
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,7 @@ class Training:
             label_noise=config.label_noise,
         )
         self._images = source(pool.images, self.device)
-        self._feed = Feed(
-            config,
-            self._images,
-            self._split,
-            facts,
-            self.device,
-            self._team,
-        )
+        self._feed = Feed(config, self._images, self._split, facts, self.device, self._team)
         self.steps = self._feed.steps
         self._validation = as_tensor(self._split.validation, self.device)
         self._validation_labels = as_tensor(pool.labels[self._split.validation], self.device)
