@@ -44,7 +44,14 @@ _one_large = threading.RLock()
 
 
 class Encoded(Protocol):
-    """Image files by number."""
+    """Image files by number, from 0 to count."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def part(self, numbers: np.ndarray) -> Encoded:
+        """Those of these numbers, numbered anew."""
 
     def name(self, number: int) -> str:
         """As a message shows it."""
@@ -64,6 +71,15 @@ class Files:
     root: str
     names: np.ndarray
     sizes: np.ndarray
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.sizes)
+
+    def part(self, numbers: np.ndarray) -> Files:
+        """Those of these numbers, numbered anew."""
+        return Files(self.root, self.names[numbers], self.sizes[numbers])
 
     def name(self, number: int) -> str:
         """As a message shows it."""
@@ -109,7 +125,7 @@ def decoded_batches(
         parts = (slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK))
         work = [
             pool.submit(
-                _decode_into,
+                decode_into,
                 files,
                 numbers[part],
                 images[part],
@@ -232,7 +248,7 @@ class _Batch:
         return self.numbers, self.images, self.decoded
 
 
-def _decode_into(
+def decode_into(
     files: Encoded,
     which: np.ndarray,
     images: np.ndarray,

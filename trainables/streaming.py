@@ -11,6 +11,7 @@ import numpy as np
 
 from trainables.data import Images
 from trainables.data_error import DataError
+from trainables.decoders import Decoders
 from trainables.decoding import Encoded, cores, decoded_batches
 
 
@@ -38,19 +39,22 @@ class Streamed:
     def batches(
         self,
         positions: Iterable[np.ndarray],
-        threads: int,
+        decoders: Decoders | int,
         draws: Callable[[int], np.ndarray] | None = None,
     ) -> Iterator[np.ndarray]:
         """The images at each of these positions in turn, read and decoded some batches ahead, the
-        same however many threads do it.
+        same whoever does it.
 
-        draws: for batch number 0, 1, ... what decoding.window takes of each of its images; without
-        it they are whole. Raises DataError for a file that is not, or no longer, an image.
+        decoders: processes, or how many threads of this one. draws: for batch number 0, 1, ...
+        what decoding.window takes of each of its images; without it they are whole. Raises
+        DataError for a file that is not, or no longer, an image.
         """
         wanted = (self.which[each] for each in positions)
-        for numbers, images, decoded in decoded_batches(
-            self.files, wanted, self.image_size, threads, draws
-        ):
+        if isinstance(decoders, int):
+            found = decoded_batches(self.files, wanted, self.image_size, decoders, draws)
+        else:
+            found = decoders.batches(self.files, wanted, draws)
+        for numbers, images, decoded in found:
             if not decoded.all():
                 name = self.files.name(numbers[np.argmin(decoded)])
                 raise DataError(
@@ -76,6 +80,15 @@ class Pictures:
 
     def __init__(self, images: np.ndarray) -> None:
         self._images = images
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._images)
+
+    def part(self, numbers: np.ndarray) -> Pictures:
+        """Those of these numbers, numbered anew."""
+        return Pictures(self._images[numbers])
 
     def name(self, number: int) -> str:
         """As a message shows it."""
