@@ -10,7 +10,7 @@ SOME := $(addprefix search_spaces/,norm_vs_all.yaml cifar10_images.yaml choose_v
 	norm_vs_all_dyt.yaml tuned_baseline.yaml when_sam_on_wins.yaml paper/rho_figure.yaml paper/vit.yaml)
 SPARE := $(shell $(PYTHON) -c "import os; print(max(1, os.cpu_count() - 1))")
 
-.PHONY: study test test-without-ray test-ray check-without-ray check-ray check faults exhaustive smoke lint types clean
+.PHONY: study test test-without-ray test-ray check-without-ray check-ray check gpu faults exhaustive smoke lint types clean
 
 study: .venv/installed
 	$(BIN)/python -m study.run search_spaces/norm_vs_all.yaml
@@ -38,6 +38,10 @@ check-without-ray:
 
 check-ray:
 	$(BIN)/python -m pytest -m ray tests/smoke tests/services --ignore tests/services/test_cluster.py
+
+# What only a GPU can show; on a machine without one every test is skipped.
+gpu: .venv/installed-test
+	$(BIN)/python -m pytest -n 4 tests/gpu
 
 # Kills, outages, full disks and hostile input in real studies, many rounds of each: two hours.
 faults: .venv/installed-test

@@ -6,7 +6,10 @@ JPEG files of 500x375, smooth with some noise, brought to 224x224 as `resized_cr
 batches of 64 as a streamed trial makes them, against torchvision's RandomResizedCrop and flip on an
 ImageFolder in a DataLoader, in the same process and in as many workers as ours has threads. Then an
 epoch of SAM-ON on a resnet18 of timm, on 64x64 windows of the same files streamed (`crop_flip`),
-against the same images in memory: near 1 the files cost the training nothing.
+against the same images in memory: near 1 the files cost the training nothing. With several threads
+also the first batches again, by processes as a trial with several cores has them, and by as many
+threads, while the thread that takes them launches 4,000 small operations a batch, as one does that
+has a GPU to feed.
 
 Contestants take turns; a ratio is that of two runs of one round; medians with 95 % bootstrap
 intervals. Training runs on a GPU where there is one.
@@ -32,12 +35,15 @@ from torchvision import datasets, transforms
 
 from benchmarks.measured import load, told
 from trainables import data, folder
+from trainables.augment import windows
 from trainables.config import Config
 from trainables.data import Facts
+from trainables.decoders import Decoders
 from trainables.streaming import AnyImages
 from trainables.training import Training
 
 _BATCH = 64
+_OPERATIONS = 4_000
 _LARGE, _SMALL = 224, 64
 
 
@@ -59,10 +65,13 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = f"{place}/cache"
         root = Path(place) / "photographs"
         _write(root, options.files)
-        for work, contestants in (
-            ("batches of 224x224", _batches(root, options.threads)),
-            ("an epoch of SAM-ON", _epochs(root, device)),
-        ):
+        works = {
+            "batches of 224x224": _batches(root, options.threads),
+            "an epoch of SAM-ON": _epochs(root, device),
+        }
+        if options.threads > 1:
+            works["beside a busy thread"] = _beside(root, options.threads)
+        for work, contestants in works.items():
             found[work] = _timed(contestants, options.files, options.rounds, device)
     for work, rates in found.items():
         first = np.array(next(iter(rates.values())))
@@ -89,6 +98,23 @@ def _batches(root: Path, threads: int) -> Mapping[str, Callable[[], object]]:
         "ours": lambda: [None for _ in training.batches()],
         "DataLoader": lambda: [None for _ in DataLoader(found, _BATCH, True)],
         f"DataLoader, {threads} workers": lambda: [None for _ in workers],
+    }
+
+
+def _beside(root: Path, count: int) -> Mapping[str, Callable[[], object]]:
+    images = folder.stream_pool("imagefolder", root, _LARGE, None)[0].images
+    positions = np.array_split(np.arange(len(images.which)), len(images.which) // _BATCH)
+
+    def taken(decoders: Decoders | int) -> None:
+        small = torch.zeros(8)
+        draws = partial(windows, 0, 0, count=_BATCH)
+        for _ in images.batches(positions, decoders, draws):
+            for _ in range(_OPERATIONS):
+                small = small + 1
+
+    return {
+        "processes": partial(taken, Decoders(count, _LARGE)),
+        "threads": partial(taken, count),
     }
 
 
