@@ -56,6 +56,8 @@ _CONFIGS = {
     "wrn16_4, bfloat16, batch 512": replace(_CONFIG, model="wrn16_4", **_BFLOAT16, batch_size=512),
 }
 _WARM = 8
+_PATIENCE = 300.0
+"""Seconds after which a process that was lost, for want of memory say, ends all."""
 
 
 class Setting(NamedTuple):
@@ -110,9 +112,9 @@ def _work(rank: int, device: str, seconds: float, barrier: Barrier, rates: Any) 
             step = _stepping(_CONFIGS[setting.config], pool, facts, device, setting.group)
             for _ in range(_WARM):
                 step()
-        barrier.wait()
+        barrier.wait(_PATIENCE)
         rates[rank] = 0.0 if step is None else setting.group * _rate(step, seconds, device)
-        barrier.wait()
+        barrier.wait(_PATIENCE)
         if not rank:
             each = f"a group of {setting.group}" if setting.group > 1 else "a trial"
             print(f"{setting.config:32}{setting.processes:3} x {each:14}{sum(rates):8.1f}")

@@ -23,6 +23,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from trainables import data, folder
 from trainables.augment import windows
 from trainables.config import Config
 from trainables.data import Facts
-from trainables.decoders import Decoders
+from trainables.decoders import decoders
 from trainables.streaming import AnyImages
 from trainables.training import Training
 
@@ -101,20 +102,22 @@ def _batches(root: Path, threads: int) -> Mapping[str, Callable[[], object]]:
     }
 
 
-def _beside(root: Path, count: int) -> Mapping[str, Callable[[], object]]:
+def _beside(root: Path, threads: int) -> Mapping[str, Callable[[], object]]:
     images = folder.stream_pool("imagefolder", root, _LARGE, None)[0].images
-    positions = np.array_split(np.arange(len(images.which)), len(images.which) // _BATCH)
+    count = len(images.which)
+    positions = [np.arange(i, min(i + _BATCH, count)) for i in range(0, count, _BATCH)]
 
-    def taken(decoders: Decoders | int) -> None:
+    def taken(by: Executor | int) -> None:
         small = torch.zeros(8)
-        draws = partial(windows, 0, 0, count=_BATCH)
-        for _ in images.batches(positions, decoders, draws):
+        for _ in images.batches(
+            positions, by, lambda batch: windows(0, 0, batch, len(positions[batch]))
+        ):
             for _ in range(_OPERATIONS):
                 small = small + 1
 
     return {
-        "processes": partial(taken, Decoders(count, _LARGE)),
-        "threads": partial(taken, count),
+        "processes": lambda: taken(decoders(threads)),
+        "threads": lambda: taken(threads),
     }
 
 

@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -30,8 +30,8 @@ _LARGE_BYTES, _LARGE_PIXELS = 16 * 2**20, 4 * 2**20
 
 _AHEAD = 3
 """Batches that are being decoded while another is used."""
-_BLOCK = 4
-"""Files that a thread decodes at a time."""
+_BLOCK = 16
+"""Files that a thread or process decodes at a time."""
 
 _AREA = (0.08, 1.0)
 _RATIO = (3 / 4, 4 / 3)
@@ -40,11 +40,12 @@ WINDOW_DRAWS = 2 * _TRIES + 2
 """Numbers that `window` takes."""
 
 _one_large = threading.RLock()
-"""Held by the thread that decodes a large file, so that all threads share the memory of one."""
+"""Held by the thread that decodes a large file, so that those of a process share the memory of
+one."""
 
 
 class Encoded(Protocol):
-    """Image files by number, from 0 to count."""
+    """`count` image files by number, from 0 on."""
 
     @property
     def count(self) -> int:
@@ -112,29 +113,30 @@ def decoded_batches(
     files: Encoded,
     wanted: Iterable[np.ndarray],
     image_size: int,
-    threads: int,
+    decoders: Executor | int,
     draws: Callable[[int], np.ndarray] | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Numbers of files, their images, and which of them decoded; some batches ahead."""
-    pool = ThreadPoolExecutor(threads)
+    """Numbers of files, their images, and which of them decoded; some batches ahead.
+
+    decoders: processes, or how many threads of this one. draws: of batch 0, 1, ... as of `window`
+    [n, WINDOW_DRAWS]; without it images are whole. Raises DataError where a file may not be read,
+    or a process ended.
+    """
+    pool = ThreadPoolExecutor(decoders) if isinstance(decoders, int) else decoders
 
     def begun(batch: int, numbers: np.ndarray) -> _Batch:
-        images = np.zeros((len(numbers), 3, image_size, image_size), np.uint8)
-        decoded = np.zeros(len(numbers), bool)
         own = None if draws is None else draws(batch)
-        parts = (slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK))
+        parts = [slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK)]
         work = [
             pool.submit(
-                decode_into,
-                files,
-                numbers[part],
-                images[part],
-                decoded[part],
+                _decode_block,
+                files.part(numbers[part]),
+                image_size,
                 None if own is None else own[part],
             )
             for part in parts
         ]
-        return _Batch(numbers, images, decoded, work)
+        return _Batch(numbers, work)
 
     under_way: deque[_Batch] = deque()
     try:
@@ -144,8 +146,14 @@ def decoded_batches(
                 yield under_way.popleft().finished()
         while under_way:
             yield under_way.popleft().finished()
+    except BrokenExecutor as error:
+        raise DataError(
+            "a process that decodes images ended, perhaps for want of memory, of which a smaller "
+            f"resources.cpu needs less: {error}"
+        ) from error
     finally:  # also where nobody asks for the rest
-        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(decoders, int):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def decode(data: bytes, image_size: int, draws: np.ndarray | None = None) -> np.ndarray:
@@ -238,39 +246,35 @@ def cores() -> int:
 @dataclass(frozen=True, eq=False)
 class _Batch:
     numbers: np.ndarray
-    images: np.ndarray
-    decoded: np.ndarray
-    work: list[Future[None]]
+    work: list[Future[tuple[np.ndarray, np.ndarray]]]
 
     def finished(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        for each in self.work:
-            each.result()
-        return self.numbers, self.images, self.decoded
+        images, decoded = zip(*(each.result() for each in self.work), strict=True)
+        return self.numbers, np.concatenate(images), np.concatenate(decoded)
 
 
-def decode_into(
-    files: Encoded,
-    which: np.ndarray,
-    images: np.ndarray,
-    decoded: np.ndarray,
-    draws: np.ndarray | None = None,
-) -> None:
-    """Decodes the files of these numbers [n] into images uint8 [n, 3, H, H], and tells in decoded
-    bool [n] which could be; draws as of `window` [n, WINDOW_DRAWS], none for the whole.
+def _decode_block(
+    files: Encoded, image_size: int, draws: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All of these files as images uint8 [n, 3, H, H], and which could be decoded, bool [n]; draws
+    as of `window` [n, WINDOW_DRAWS], none for the whole.
 
     Raises DataError where a file may not be read.
     """
-    for place, number in enumerate(which):
+    images = np.zeros((files.count, 3, image_size, image_size), np.uint8)
+    decoded = np.zeros(files.count, bool)
+    for number in range(files.count):
         with _in_turn(files.size(number) > _LARGE_BYTES):
             data = files.read(number)
             try:
-                own = None if draws is None else draws[place]
-                images[place] = decode(data, images.shape[-1], own)
-                decoded[place] = True
+                own = None if draws is None else draws[number]
+                images[number] = decode(data, image_size, own)
+                decoded[number] = True
             except MemoryError:
                 raise
             except Exception:  # noqa: S110  Pillow fails in many ways; decoded tells which file
                 pass
+    return images, decoded
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -68,7 +68,8 @@ def sharpness(images: Tensor, magnitude: Tensor) -> Tensor:
     # F.adjust_sharpness copies its kernel to the device at every call, and waits for that.
     plain = images.float()
     smooth, inner = plain.clone(), plain[..., 1:-1, 1:-1]
-    smooth[..., 1:-1, 1:-1] = (9 * functional.avg_pool2d(plain, 3, 1) + 4 * inner).div_(13).round_()
+    sums = functional.avg_pool2d(plain, 3, 1, divisor_override=1)
+    smooth[..., 1:-1, 1:-1] = (sums + 4 * inner).div_(13).round_()
     return _values(plain + _each(-magnitude, images) * (smooth - plain))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.decoders import Decoders
+from trainables.decoders import decoders
 from trainables.streaming import Streamed
 
 
@@ -59,20 +59,15 @@ class _Files:
     def __init__(self, images: Streamed, device: torch.device) -> None:
         self._images = images
         self._device = device
-        self._decoders: Decoders | int = 1
 
     def batches(
         self, positions: Sequence[Tensor], draws: Callable[[int], np.ndarray] | None = None
     ) -> Iterator[Tensor]:
         if not positions:
             return
-        # As many processes as the trial holds cores: on a GPU they have little else to do. With
-        # one core there is nothing to win over a thread.
-        if self._decoders == 1 and torch.get_num_threads() > 1:
-            self._decoders = Decoders(torch.get_num_threads(), self._images.image_size)
         every = torch.cat(list(positions)).cpu()  # the device is waited for once
         parts = [part.numpy() for part in torch.split(every, [len(each) for each in positions])]
-        for images in self._images.batches(parts, self._decoders, draws):
+        for images in self._images.batches(parts, decoders(torch.get_num_threads()), draws):
             batch = torch.from_numpy(images)
             if self._device.type == "cuda":  # nobody waits for a copy from pinned memory
                 batch = batch.pin_memory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from trainables.data import Images
 from trainables.data_error import DataError
-from trainables.decoders import Decoders
 from trainables.decoding import Encoded, cores, decoded_batches
 
 
@@ -39,22 +39,19 @@ class Streamed:
     def batches(
         self,
         positions: Iterable[np.ndarray],
-        decoders: Decoders | int,
+        decoders: Executor | int,
         draws: Callable[[int], np.ndarray] | None = None,
     ) -> Iterator[np.ndarray]:
         """The images at each of these positions in turn, read and decoded some batches ahead, the
         same whoever does it.
 
-        decoders: processes, or how many threads of this one. draws: for batch number 0, 1, ...
-        what decoding.window takes of each of its images; without it they are whole. Raises
-        DataError for a file that is not, or no longer, an image.
+        decoders, draws: as of decoding.decoded_batches. Raises DataError as that, and for a file
+        that is not, or no longer, an image.
         """
         wanted = (self.which[each] for each in positions)
-        if isinstance(decoders, int):
-            found = decoded_batches(self.files, wanted, self.image_size, decoders, draws)
-        else:
-            found = decoders.batches(self.files, wanted, draws)
-        for numbers, images, decoded in found:
+        for numbers, images, decoded in decoded_batches(
+            self.files, wanted, self.image_size, decoders, draws
+        ):
             if not decoded.all():
                 name = self.files.name(numbers[np.argmin(decoded)])
                 raise DataError(
