@@ -6,8 +6,6 @@ import signal
 import warnings
 from concurrent.futures import Executor
 
-from loky import get_reusable_executor
-
 _IDLE = 30
 """Seconds after which a process without work ends."""
 
@@ -21,6 +19,8 @@ def decoders(count: int) -> Executor | int:
     """
     if count == 1:
         return 1
+    from loky import get_reusable_executor  # most trials need none
+
     pool: Executor = get_reusable_executor(count, timeout=_IDLE, initializer=_begin)
     return pool
 

@@ -126,7 +126,7 @@ def decoded_batches(
 
     def begun(batch: int, numbers: np.ndarray) -> _Batch:
         own = None if draws is None else draws(batch)
-        parts = [slice(i, i + _BLOCK) for i in range(0, len(numbers), _BLOCK)]
+        parts = [slice(i, i + _BLOCK) for i in range(0, max(1, len(numbers)), _BLOCK)]
         work = [
             pool.submit(
                 _decode_block,
