@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from trainables.batched.network import GroupedNetwork
-from trainables.batched.run import _turn
+from trainables.batched.run import turn
 from trainables.batched.step import lock_step
 from trainables.config import Config
 from trainables.data import Facts, Images
@@ -136,7 +136,7 @@ def _stepping(
             [one] = trainings
             one.count(one.step(one.next_batch()))
             return
-        turns = {slot: _turn(each) for slot, each in enumerate(trainings)}
+        turns = {slot: turn(each) for slot, each in enumerate(trainings)}
         for slot, loss in lock_step(network, turns).items():
             trainings[slot].count(loss)
 

@@ -148,8 +148,8 @@ def decoded_batches(
             yield under_way.popleft().finished()
     except BrokenExecutor as error:
         raise DataError(
-            "a process that decodes images ended, perhaps for want of memory, of which a smaller "
-            f"resources.cpu needs less: {error}"
+            "a process that decodes images was ended, perhaps by the system for want of memory; "
+            "with a smaller resources.cpu there are fewer of them"
         ) from error
     finally:  # also where nobody asks for the rest
         if isinstance(decoders, int):

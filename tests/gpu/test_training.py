@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import torch
 
 from tests.trainables.test_streaming import CONFIG as PHOTOGRAPHS
 from tests.trainables.test_streaming import cache, held, root, streamed
-from tests.trainables.test_training import CONFIG
+from tests.trainables.test_training import CONFIG, digest
 from trainables import data, policies
 from trainables.catalog import MEASURES, VARIANTS
 from trainables.config import Config
@@ -50,11 +49,6 @@ def digits() -> tuple[data.Images, data.Facts]:
     return data.load_pool("digits")
 
 
-def digest(training: Training) -> str:
-    raw = [each.cpu().numpy().tobytes() for each in training.model.state_dict().values()]
-    return hashlib.sha256(b"".join(raw)).hexdigest()
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_trial_gives_the_same_bits_again_and_after_a_checkpoint(
     digits: tuple[data.Images, data.Facts], name: str
@@ -87,17 +81,22 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
+def take_steps_without_waiting(training: Training) -> None:
+    """The steps of an epoch, all after the first under `no_waiting`."""
+    tally = training.begin()
+    training.count(training.step(training.next_batch()))
+    with no_waiting():
+        while not tally.over:
+            training.count(training.step(training.next_batch()))
+
+
 @pytest.mark.parametrize("config", [*CASES.values(), *VARIED.values()], ids=[*CASES, *VARIED])
 def test_no_step_waits_for_the_device(
     digits: tuple[data.Images, data.Facts], config: Config
 ) -> None:
     training = Training(config, *digits, device="cuda")
     training.epoch()
-    tally = training.begin()
-    training.count(training.step(training.next_batch()))
-    with no_waiting():
-        while not tally.over:
-            training.count(training.step(training.next_batch()))
+    take_steps_without_waiting(training)
 
 
 def test_images_that_stay_in_their_files_train_as_those_in_memory(root: Path) -> None:
@@ -107,11 +106,7 @@ def test_images_that_stay_in_their_files_train_as_those_in_memory(root: Path) ->
     ]
     for training in trainings:
         training.epoch()
-    tally = trainings[1].begin()
-    trainings[1].count(trainings[1].step(trainings[1].next_batch()))
-    with no_waiting():
-        while not tally.over:
-            trainings[1].count(trainings[1].step(trainings[1].next_batch()))
+    take_steps_without_waiting(trainings[1])
     trainings[1].finish()
     trainings[0].epoch()
     assert digest(trainings[0]) == digest(trainings[1])

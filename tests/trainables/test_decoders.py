@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.test_streaming import CONFIG, SIZE, cache, digest, held, root, streamed
+from tests.trainables.test_streaming import CONFIG, SIZE, cache, held, root, streamed
+from tests.trainables.test_training import digest
 from trainables import decoders
 from trainables.data_error import DataError
 from trainables.decoding import WINDOW_DRAWS, decoded_batches
@@ -148,8 +149,9 @@ def test_a_process_that_is_killed_fails_the_trial_in_a_clear_line(
     for pid in ids(two):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with pytest.raises(DataError, match="a process that decodes images ended, perhaps for want"):
+    with pytest.raises(DataError, match="a process that decodes images was ended") as caught:
         list(batches)
+    assert "\n" not in str(caught.value)
     again = decoders.decoders(2)
     assert again is not two
     [found] = files.batches([np.arange(60)], again)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-import hashlib
 import json
 import pickle
 import shutil
@@ -20,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.trainables.test_training import digest
 from trainables import data, folder
 from trainables.augment import cropped
 from trainables.config import Config
@@ -84,11 +84,6 @@ def held(root: Path) -> tuple[Images, Facts]:
 
 def streamed(root: Path) -> tuple[StreamedImages, Facts]:
     return folder.stream_pool("imagefolder", root, SIZE, None)
-
-
-def digest(training: Training) -> str:
-    raw = b"".join(each.numpy().tobytes() for each in training.model.state_dict().values())
-    return hashlib.sha256(raw).hexdigest()
 
 
 def test_facts_and_images_are_those_of_memory(root: Path) -> None:

@@ -53,7 +53,7 @@ def trained(config: Config, digits: tuple[data.Images, data.Facts]) -> Training:
 
 def digest(training: Training) -> str:
     state = training.model.state_dict()
-    return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+    return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in state.values())).hexdigest()
 
 
 @pytest.mark.parametrize(("model", "options"), [("resnet8", {"width": 4}), ("vit", {})])

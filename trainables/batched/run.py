@@ -65,7 +65,7 @@ class GroupRun:
         trainings = {slot: run.training for slot, run in self._runs.items()}
         tallies = {slot: training.begin() for slot, training in trainings.items()}
         while True:
-            turns = {slot: _turn(training) for slot, training in trainings.items()}
+            turns = {slot: turn(training) for slot, training in trainings.items()}
             for slot, loss in lock_step(network, turns).items():
                 trainings[slot].count(loss)
             over = [slot for slot, tally in tallies.items() if tally.over]
@@ -77,7 +77,8 @@ class GroupRun:
             self._runs[slot].learn(trainings[slot].finish())
 
 
-def _turn(training: Training) -> Turn:
+def turn(training: Training) -> Turn:
+    """A trial's part in its next step."""
     images, labels = training.next_batch()
     training.expect(len(labels))
     losses = partial(training.losses_of, labels)
